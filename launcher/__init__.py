@@ -1,0 +1,1 @@
+"""Launcher: what the user touches."""

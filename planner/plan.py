@@ -1,0 +1,143 @@
+"""plan.yaml: a model, a cluster, a layout and, when priced, the estimate.
+
+A plan may name its model and cluster by preset or file, or spell them out. `resolve` turns the names into
+specs; a resolved plan carries everything and no longer depends on where it lies.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, Literal, TypeVar
+
+from pydantic import Field, NonNegativeFloat, NonNegativeInt
+
+from planner.layout import Layout, check_layout
+from profiles.cluster import ClusterSpec
+from profiles.documents import Document, Record, read_document, validate, write_yaml
+from profiles.errors import FieldError
+from profiles.model import ModelSpec
+from profiles.presets import resolve_cluster, resolve_model
+
+Result = TypeVar("Result")
+
+
+class TimeBreakdown(Record):
+    """Exposed seconds of one step on the slowest rank; they sum to `step_seconds`."""
+
+    forward: NonNegativeFloat = 0.0
+    backward: NonNegativeFloat = 0.0
+    recompute: NonNegativeFloat = 0.0
+    tp_comm: NonNegativeFloat = 0.0
+    pp_comm: NonNegativeFloat = 0.0
+    dp_comm: NonNegativeFloat = 0.0
+    optimizer: NonNegativeFloat = 0.0
+    bubble: NonNegativeFloat = 0.0
+
+
+class RankMemory(Record):
+    """Bytes of one rank at its peak, by class."""
+
+    rank: NonNegativeInt
+    weights: NonNegativeFloat
+    gradients: NonNegativeFloat
+    optimizer: NonNegativeFloat
+    activations: NonNegativeFloat
+    workspace: NonNegativeFloat
+    total: NonNegativeFloat
+
+
+class Memory(Record):
+    """Memory of the pipeline ranks (the tp and dp neighbours of each hold the same)."""
+
+    peak_bytes: NonNegativeFloat
+    per_stage: tuple[RankMemory, ...] = ()
+
+
+class Estimate(Record):
+    """What a layout is expected to cost, or (as a record) what a run measured.
+
+    `model_flops_per_device` is the model's FLOPs of one step, recomputation excluded, per second and device.
+    `provenance` says for every group of numbers where it comes from.
+    """
+
+    step_seconds: NonNegativeFloat
+    tokens_per_second: NonNegativeFloat
+    model_flops_per_device: NonNegativeFloat
+    mfu: NonNegativeFloat | None = None
+    hfu: NonNegativeFloat | None = None
+    fits: bool = True
+    bubble_fraction: NonNegativeFloat = 0.0
+    time: TimeBreakdown
+    memory: Memory
+    provenance: dict[str, str] = Field(default_factory=dict)
+    notes: tuple[str, ...] = ()
+
+
+class Plan(Record):
+    """A resolved plan: specs in full, so it can be read anywhere."""
+
+    kind: Literal["plan"] = "plan"
+    version: Literal[1] = 1
+    model: ModelSpec
+    cluster: ClusterSpec
+    layout: Layout
+    estimate: Estimate | None = None
+    provenance: dict[str, str] = Field(default_factory=dict)
+
+
+class _PlanFile(Record):
+    kind: Literal["plan"]
+    version: Literal[1] = 1
+    model: dict[str, Any]
+    cluster: dict[str, Any]
+    layout: dict[str, Any]
+    estimate: Estimate | None = None
+    provenance: dict[str, str] = Field(default_factory=dict)
+
+
+def load_plan(path: Path) -> Plan:
+    """Read a plan, by hand or by `cuboid plan`, and resolve its model and cluster.
+
+    Raises:
+        ConfigError: with file, line and column of the first field that is wrong, the layout checked
+            against the model and the cluster included.
+    """
+    return plan_from(read_document(path))
+
+
+def plan_from(document: Document) -> Plan:
+    """Resolve a plan document; see `load_plan`."""
+    return document.check(lambda: plan_from_data(document.data, document.folder))
+
+
+def plan_from_data(data: Any, folder: Path) -> Plan:
+    """Resolve plain plan data whose file names are relative to `folder`.
+
+    Raises:
+        FieldError: at the first wrong field.
+    """
+    raw = validate(_PlanFile, data)
+    model = _at("model", lambda: resolve_model(raw.model, folder))
+    cluster = _at("cluster", lambda: resolve_cluster(raw.cluster, folder))
+    layout = _at("layout", lambda: validate(Layout, raw.layout))
+    _at("layout", lambda: check_layout(layout, model))
+    if layout.world_size > cluster.devices:
+        raise FieldError(
+            ("layout",),
+            f"tp · pp · dp = {layout.tp} · {layout.pp} · {layout.dp} = {layout.world_size} ranks,"
+            f" the cluster has {cluster.devices} devices",
+        )
+    return Plan(model=model, cluster=cluster, layout=layout, estimate=raw.estimate, provenance=raw.provenance)
+
+
+def save_plan(path: Path, plan: Plan) -> None:
+    """Write a plan atomically."""
+    write_yaml(path, plan)
+
+
+def _at(name: str, build: Callable[[], Result]) -> Result:
+    try:
+        return build()
+    except FieldError as error:
+        raise FieldError((name, *error.path), error.message) from None

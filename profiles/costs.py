@@ -1,0 +1,80 @@
+"""CostTable: what `cuboid bench` measured on one machine for one model.
+
+Every entry keeps the shape it was measured at, the spread and the number of samples, so that a reader can
+tell a measurement from an interpolation.
+"""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt
+
+from profiles.cluster import Precision
+from profiles.documents import Record
+from profiles.model import ModelSpec
+
+Component = Literal["block", "embedding", "head"]
+Phase = Literal["forward", "backward", "input_gradient", "weight_gradient", "recompute"]
+Collective = Literal["all_reduce", "all_gather", "reduce_scatter", "send_recv"]
+
+
+class LayerCost(Record):
+    """Time of one component in one phase for one microbatch on one rank, collectives excluded.
+
+    `seconds` is the median of `samples` runs with the table's `concurrent_ranks` running at once;
+    `spread_seconds` the distance between the quartiles.
+    """
+
+    component: Component
+    phase: Phase
+    microbatch: PositiveInt
+    seq_len: PositiveInt
+    tp: PositiveInt = 1
+    sequence_parallel: bool = False
+    precision: Precision = "fp32"
+    seconds: PositiveFloat
+    spread_seconds: NonNegativeFloat
+    samples: PositiveInt
+    activation_bytes: NonNegativeInt = 0  # kept from forward to backward
+    workspace_bytes: NonNegativeInt = 0  # peak above that while running
+    cpu_seconds: NonNegativeFloat | None = None  # processor time of one run, on machines without accelerator
+
+
+class CollectiveCost(Record):
+    """Time of one collective over `ranks` ranks while `groups` such groups run at once.
+
+    `message_bytes` is the size of the tensor that each rank contributes (all_gather, send_recv), or holds
+    before the operation (all_reduce, reduce_scatter).
+    """
+
+    operation: Collective
+    ranks: PositiveInt
+    groups: PositiveInt = 1
+    message_bytes: PositiveInt
+    seconds: PositiveFloat
+    spread_seconds: NonNegativeFloat
+    samples: PositiveInt
+
+
+class CostTable(Record):
+    """All measurements of one bench run.
+
+    `optimizer_seconds_per_parameter` is one AdamW step and gradient clip of fp32 state divided by the
+    parameters updated. `process_bytes` is the resident memory of a rank before any tensor.
+    """
+
+    kind: Literal["costs"] = "costs"
+    version: Literal[1] = 1
+    machine: str
+    device: str
+    model: ModelSpec
+    concurrent_ranks: PositiveInt
+    cores: PositiveInt | None = None
+    matmul_flops_per_second: PositiveFloat | None = None  # one rank, best shape, neighbours busy
+    optimizer_seconds_per_parameter: NonNegativeFloat | None = None
+    process_bytes: NonNegativeInt | None = None
+    software: dict[str, str] = Field(default_factory=dict)
+    layers: tuple[LayerCost, ...] = ()
+    collectives: tuple[CollectiveCost, ...] = ()
+    notes: tuple[str, ...] = ()
