@@ -1,0 +1,133 @@
+"""`cuboid launch`: run a plan."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from launcher.console import print_json, stderr_console, stdout_console
+from launcher.failure import failure
+from launcher.follow import StepPrinter
+from launcher.local import run_local, torchrun_command
+from launcher.preflight_local import check_local
+from launcher.run_directory import RunDirectory, create_run, free_name, open_run
+from planner.job import Job, load_job
+from profiles.errors import ConfigError
+
+
+class Where(StrEnum):
+    """Where a job runs."""
+
+    LOCAL = "local"
+    SLURM = "slurm"
+
+
+def launch(
+    source: Annotated[
+        Path, typer.Argument(metavar="PLAN|JOB|RUN", help="plan.yaml, job.yaml or a run directory.")
+    ],
+    on: Annotated[Where, typer.Option(help="Here, or on the cluster this machine belongs to.")] = Where.LOCAL,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Show what would run; write nothing.")] = False,
+    resume: Annotated[
+        bool, typer.Option("--resume", help="Continue a run from its last checkpoint.")
+    ] = False,
+    name: Annotated[str | None, typer.Option(help="Name of the run; default: the plan's file name.")] = None,
+    runs: Annotated[Path, typer.Option(help="Folder that holds the runs.")] = Path("runs"),
+    steps: Annotated[int | None, typer.Option(min=1, help="Steps to train, instead of the job's.")] = None,
+    data: Annotated[str | None, typer.Option(help="Text file or folder, instead of the job's.")] = None,
+    json: Annotated[bool, typer.Option("--json", help="One JSON document on stdout.")] = False,
+) -> None:
+    """Run a plan or a job; continue an interrupted run.
+
+    Ctrl-C saves a checkpoint and stops. A run keeps everything it leaves behind in runs/NAME.
+
+    Example: cuboid launch plan.yaml --steps 200 --name first
+             cuboid launch runs/first --resume
+    """
+    job, run = _resolve(source, name=name, runs=runs, steps=steps, data=data, resume=resume)
+    check_local(job)
+    if dry_run:
+        _show(job, run)
+        return
+    run = run or create_run(runs, job)
+    train(run, resume=resume, json=json)
+
+
+def train(run: RunDirectory, *, resume: bool, json: bool) -> None:
+    """Run to the end, showing every step on stderr and the outcome on stdout.
+
+    Raises:
+        RunError: when the run fails, naming the first rank that did.
+    """
+    console = stderr_console()
+    job = run.job()
+    layout = job.plan.layout
+    console.print(
+        f"[bold]{run.path}[/]  tp {layout.tp} × pp {layout.pp} × dp {layout.dp}, {layout.schedule},"
+        f" {layout.microbatches} microbatches of {layout.microbatch}; starting {layout.world_size} ranks …"
+    )
+    printer = StepPrinter(steps=job.steps, write=lambda line: console.print(line, markup=False))
+    code = run_local(run, resume=resume, on_step=printer)
+    if code != 0:
+        raise failure(run, code)
+    last = run.metrics()[-1] if run.metrics() else {}
+    record = run.record()
+    finished = last.get("step") == job.steps
+    if json:
+        print_json(
+            {
+                "run": str(run.path),
+                "finished": finished,
+                "last": last,
+                "record": record.model_dump(mode="json") if record else None,
+            }
+        )
+        return
+    out = stdout_console()
+    if finished:
+        out.print(f"Finished {job.steps} steps, loss {last['loss']:.4f}. Next: cuboid report {run.path}")
+    else:
+        step = last.get("step", 0)
+        out.print(f"Stopped after step {step} of {job.steps}. Next: cuboid launch {run.path} --resume")
+
+
+def _resolve(
+    source: Path, *, name: str | None, runs: Path, steps: int | None, data: str | None, resume: bool
+) -> tuple[Job, RunDirectory | None]:
+    """Return the job, and its run directory if it has one already."""
+    if source.is_dir():
+        run = open_run(source)
+        if not resume:
+            raise ConfigError(f"{source}: has been started before; continue it with --resume")
+        if name or steps or data:
+            raise ConfigError(
+                "--resume continues a run as it was; --name, --steps and --data are for new ones"
+            )
+        return run.job(), run
+    if resume:
+        raise ConfigError(f"{source}: --resume takes a run directory, such as runs/{source.stem}")
+    job = load_job(source)
+    stem = job.name if job.name != "run" else source.stem
+    path = data or job.data.path
+    changes = {
+        "name": name or free_name(runs, stem),
+        "steps": steps or job.steps,
+        "data": job.data.model_copy(update={"path": str(Path(path).absolute()) if path else None}),
+    }
+    return job.model_copy(update=changes), None
+
+
+def _show(job: Job, run: RunDirectory | None) -> None:
+    layout = job.plan.layout
+    out = stdout_console()
+    where = run.path if run else Path("runs") / job.name
+    out.print(f"Would run {job.steps} steps of {job.plan.model.name} on {layout.world_size} ranks in {where}")
+    out.print("rank  tp dp pp")
+    for rank in range(layout.world_size):
+        place = layout.coordinates(rank)
+        out.print(f"{rank:>4}  {place.tp:>2} {place.dp:>2} {place.pp:>2}")
+    if run:
+        out.print(torchrun_command(run, resume=True).text(), markup=False)

@@ -1,0 +1,175 @@
+"""Start a run on this machine with torchrun, follow it, and leave no process behind.
+
+cuboid launch ── torchrun (own session) ─┬─ rank 0
+     │                                   ├─ rank 1        torchrun puts every rank in a session of
+     └── on Ctrl-C, SIGTERM or SIGHUP:   └─ …             its own, so the tree is walked by parent
+         1. SIGTERM to torchrun, which passes it on; the ranks save and leave
+         2. after a grace, SIGKILL to whatever of the tree is left
+"""
+
+from __future__ import annotations
+
+import os
+import shlex
+import signal
+import subprocess
+import sys
+import time
+import uuid
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+import psutil
+
+from launcher.run_directory import RunDirectory, read_json_lines
+from profiles.documents import write_text
+from profiles.errors import DependencyError
+
+POLL_SECONDS = 0.2
+GRACE_SECONDS = 20.0
+LAUNCH_VARIABLE = "CUBOID_LAUNCH"
+_SECRET = ("TOKEN", "KEY", "SECRET", "PASSWORD", "CREDENTIAL")
+_KEPT_PREFIXES = ("CUBOID_", "NCCL_", "GLOO_", "TORCH_", "OMP_", "CUDA_", "SLURM_", "UCX_", "FI_")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Command:
+    """What is started: the words of the command and what is added to the environment."""
+
+    words: tuple[str, ...]
+    environment: Mapping[str, str]
+
+    def text(self) -> str:
+        """Return the command as one can paste it into a shell."""
+        assignments = [f"{key}={shlex.quote(value)}" for key, value in self.environment.items()]
+        return " ".join([*assignments, shlex.join(self.words)])
+
+
+def torchrun_command(run: RunDirectory, *, resume: bool) -> Command:
+    """Return the torchrun command that executes `run` on this machine.
+
+    Raises:
+        DependencyError: when torch is not installed.
+    """
+    require_torch()
+    job = run.job()
+    ranks = job.plan.layout.world_size
+    words = [sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={ranks}"]
+    words += ["-m", "runtime.train", "--job", str(run.job_path), "--run", str(run.path), "--log-files"]
+    if resume:
+        words.append("--resume")
+    environment = {"OMP_NUM_THREADS": str(_threads(ranks)), "PYTHONUNBUFFERED": "1"} | job.environment
+    return Command(words=tuple(words), environment=environment)
+
+
+def require_torch() -> None:
+    """Refuse to go on without torch, saying how to get it.
+
+    Raises:
+        DependencyError: when torch is not installed.
+    """
+    from importlib.util import find_spec  # noqa: PLC0415 (only here)
+
+    if find_spec("torch") is None:
+        raise DependencyError("the runtime needs torch; install it with: pip install 'cuboid[runtime]'")
+
+
+def run_local(run: RunDirectory, *, resume: bool, on_step: Callable[[dict[str, Any]], None]) -> int:
+    """Run to the end and return torchrun's exit code; `on_step` sees the metrics of every step.
+
+    Raises:
+        KeyboardInterrupt: on Ctrl-C, SIGTERM or SIGHUP, once no process is left.
+    """
+    command = torchrun_command(run, resume=resume)
+    for switch in (run.stop_path, run.path / "SAVE"):
+        switch.unlink(missing_ok=True)
+    write_text(run.path / "launch" / "command.txt", command.text() + "\n")
+    write_text(run.path / "launch" / "environment.txt", _environment_text(command))
+    offset, token = len(run.metrics()), uuid.uuid4().hex
+    with (run.logs / "torchrun.log").open("ab") as log, _interruptible():
+        process = subprocess.Popen(
+            command.words,
+            stdin=subprocess.DEVNULL,
+            stdout=log,
+            stderr=subprocess.STDOUT,
+            env={**os.environ, **command.environment, LAUNCH_VARIABLE: token},
+            start_new_session=True,
+        )
+        try:
+            for metrics in _follow(run.metrics_path, process, skip=offset):
+                on_step(metrics)
+        except BaseException:
+            end_run(process, token, grace_seconds=GRACE_SECONDS)
+            raise
+        end_run(process, token, grace_seconds=0.0)  # torchrun may be gone before its ranks
+        return process.returncode
+
+
+def _follow(path: Path, process: subprocess.Popen[bytes], *, skip: int) -> Iterator[dict[str, Any]]:
+    seen = skip
+    while True:
+        ended = process.poll() is not None
+        lines = list(read_json_lines(path))
+        yield from lines[seen:]
+        seen = len(lines)
+        if ended:
+            return
+        time.sleep(POLL_SECONDS)
+
+
+def end_run(process: subprocess.Popen[bytes], token: str, *, grace_seconds: float) -> None:
+    """End torchrun and all ranks: SIGTERM to torchrun, the grace, SIGKILL to what is left."""
+    if process.poll() is None and grace_seconds > 0:
+        process.terminate()
+        psutil.wait_procs(_processes_of(token), timeout=grace_seconds)
+    left = _processes_of(token)
+    for member in left:
+        with suppress(psutil.NoSuchProcess):
+            member.kill()
+    psutil.wait_procs(left, timeout=5.0)
+    process.wait()
+
+
+def _processes_of(token: str) -> list[psutil.Process]:
+    found = []
+    for process in psutil.process_iter():
+        with suppress(psutil.Error, OSError):
+            if process.environ().get(LAUNCH_VARIABLE) == token:
+                found.append(process)
+    return found
+
+
+@contextmanager
+def _interruptible() -> Iterator[None]:
+    """Let SIGTERM and SIGHUP end this process the way Ctrl-C does: with the clean-up."""
+
+    def interrupt(number: int, frame: FrameType | None) -> None:
+        raise KeyboardInterrupt
+
+    before = {number: signal.signal(number, interrupt) for number in (signal.SIGTERM, signal.SIGHUP)}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def _threads(ranks: int) -> int:
+    """Intra-op threads of one rank: at most its share of the cores, since spinning ranks stall all."""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return max(1, cores // ranks)
+
+
+def _environment_text(command: Command) -> str:
+    """The variables that matter to a run, secrets left out."""
+    merged = {key: value for key, value in os.environ.items() if key.startswith(_KEPT_PREFIXES)}
+    merged |= command.environment
+    lines = []
+    for key, value in sorted(merged.items()):
+        shown = "(hidden)" if any(word in key.upper() for word in _SECRET) else value
+        lines.append(f"{key}={shown!r}\n")
+    return "".join(lines)

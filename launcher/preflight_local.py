@@ -1,0 +1,60 @@
+"""Before a run starts here: is this machine what the plan was made for, and can the runtime do it?"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from planner.job import Job
+from profiles.errors import ConfigError, PreflightError
+
+SMALLEST_CORPUS_BYTES = 2
+
+
+def check_local(job: Job) -> None:
+    """Refuse a job that cannot run on this machine, before anything is written.
+
+    Raises:
+        PreflightError: when the plan is for other or more devices than there are here.
+        ConfigError: when the data cannot be read or is too short.
+    """
+    _check_devices(job)
+    check_data(job)
+
+
+def _check_devices(job: Job) -> None:
+    cluster, ranks = job.plan.cluster, job.plan.layout.world_size
+    if cluster.device.vendor == "cpu":
+        return
+    from planner.probe import probe  # noqa: PLC0415 (a probe takes a moment)
+
+    here = probe()
+    if here.device.vendor != cluster.device.vendor:
+        raise PreflightError(
+            f"the plan is for {ranks} × {cluster.device.name}, this machine has none;"
+            " launch it with --on slurm, or plan for this machine: cuboid probe -o cluster.yaml"
+        )
+    if here.devices < ranks:
+        raise PreflightError(
+            f"the plan needs {ranks} × {cluster.device.name}, this machine has {here.devices}; "
+            "launch it with --on slurm, or plan with --devices " + str(here.devices)
+        )
+
+
+def check_data(job: Job) -> None:
+    """Refuse a corpus that is missing, unreadable or shorter than one sequence.
+
+    Raises:
+        ConfigError: naming the file or folder.
+    """
+    if job.data.path is None:
+        return
+    path = Path(job.data.path)
+    if not path.exists():
+        raise ConfigError(f"{path}: no such file or folder; give --data a text file or a folder of them")
+    files = [path] if path.is_file() else sorted(f for f in path.rglob("*") if f.is_file())
+    size = sum(f.stat().st_size for f in files)
+    needed = job.plan.model.seq_len + 1
+    if size < needed:
+        raise ConfigError(
+            f"{path}: {size} bytes of text, one sequence needs {needed}; give more text or a smaller seq_len"
+        )
