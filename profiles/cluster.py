@@ -29,6 +29,8 @@ class DeviceSpec(Record):
     memory_bytes_per_second: PositiveFloat
     flops_per_second: dict[Precision, PositiveFloat]
     multiprocessors: PositiveInt | None = None
+    gemm_efficiency: PositiveFloat = 0.8  # fraction of the peak that a large matrix product sustains
+    memory_efficiency: PositiveFloat = 0.85  # fraction of the bandwidth that a streaming kernel sustains
     launch_seconds: NonNegativeFloat = 5e-6  # host time to start one kernel
     context_bytes: NonNegativeFloat = 0  # driver and library memory before the first tensor
     power_watts: PositiveFloat | None = None
