@@ -7,8 +7,9 @@ pays for what `cuboid launch` needs.
 from __future__ import annotations
 
 import importlib
+import inspect
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Annotated
 
@@ -71,10 +72,18 @@ def build_app(words: Sequence[str]) -> typer.Typer:
     for command in COMMANDS:
         if command.name == wanted:
             module = importlib.import_module(f"launcher.commands.{command.name}")
-            app.command(command.name)(getattr(module, command.name))
+            function = getattr(module, command.name)
+            app.command(command.name, help=_help(function))(function)
         else:
             app.command(command.name, help=command.help)(_not_imported)
     return app
+
+
+def _help(function: Callable[..., None]) -> str:
+    """Return a command's docstring with the lines of its examples kept apart."""
+    text = inspect.getdoc(function) or ""
+    # A paragraph that begins with \b is not re-wrapped.
+    return text.replace("\n\nExample", "\n\n\b\nExample")
 
 
 def _print_version(wanted: bool) -> None:

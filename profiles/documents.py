@@ -52,6 +52,8 @@ _SCALARS: tuple[tuple[str, str, str], ...] = (
 for _tag, _pattern, _first in _SCALARS:
     _Loader.add_implicit_resolver(_tag, re.compile(_pattern), [c if c != "\0" else "" for c in _first])
 
+_PLAIN_TAGS = frozenset({"tag:yaml.org,2002:map", "tag:yaml.org,2002:seq"})
+
 
 @dataclass(frozen=True, kw_only=True)
 class Document:
@@ -211,11 +213,14 @@ def _construct(
         raise ConfigError(f"{where}: aliases (*name) are not supported; write the value out")
     seen.add(id(node))
     if isinstance(node, yaml.ScalarNode):
-        return _scalar(node, where)
+        try:
+            return _scalar(node, where)
+        except ValueError:
+            raise ConfigError(f"{where}: not a number that can be read: {node.value[:40]!r}") from None
+    if node.tag not in _PLAIN_TAGS:
+        raise ConfigError(f"{where}: the tag {node.tag} is not supported")
     if isinstance(node, yaml.SequenceNode):
         return [_construct(item, (*path, i), positions, seen, name) for i, item in enumerate(node.value)]
-    if node.tag != "tag:yaml.org,2002:map":
-        raise ConfigError(f"{where}: the tag {node.tag} is not supported")
     result: dict[str, Any] = {}
     for key_node, value_node in node.value:
         mark = key_node.start_mark
