@@ -26,12 +26,9 @@ def format_seconds(seconds: float) -> str:
     """Seconds in the unit that suits them: `830 µs`, `12.5 ms`, `3.20 s`, `1 h 12 min`, `3 d 4 h`."""
     if seconds < 0:
         return f"-{format_seconds(-seconds)}"
-    if seconds < 1e-3:
-        return f"{_three(seconds * 1e6)} µs"
-    if seconds < 1:
-        return f"{_three(seconds * 1e3)} ms"
     if seconds < 120:
-        return f"{_three(seconds)} s"
+        scale, unit = (1e6, "µs") if seconds < 1e-3 else (1e3, "ms") if seconds < 1 else (1, "s")
+        return f"{_three(seconds * scale)} {unit}"
     minutes = round(seconds / 60)
     if minutes < 60:
         return f"{minutes} min"

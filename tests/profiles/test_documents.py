@@ -157,7 +157,7 @@ def test_an_integer_serves_as_a_number_but_not_the_other_way() -> None:
 def test_a_file_that_is_no_text_is_refused(tmp_path: Path, content: bytes) -> None:
     file = tmp_path / "x.yaml"
     file.write_bytes(content)
-    with pytest.raises(ConfigError, match="x.yaml"):
+    with pytest.raises(ConfigError, match=r"x\.yaml"):
         read_document(file)
 
 

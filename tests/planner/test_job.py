@@ -1,0 +1,61 @@
+"""job.yaml: a plan inline or by name, or a bare plan."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from planner.job import load_job
+from profiles.errors import ConfigError
+
+PLAN = """\
+kind: plan
+model: {layers: 4, hidden: 64, heads: 4, vocab: 256, seq_len: 32}
+cluster:
+  device: cpu
+  devices_per_node: 4
+  links: [{name: memory, kind: shared_memory, bytes_per_second: 1e9, latency_seconds: 1e-4}]
+layout: {tp: 2, pp: 2, global_batch: 4, precision: fp32}
+"""
+
+
+def indent(text: str) -> str:
+    return "".join(f"  {line}\n" for line in text.splitlines())
+
+
+def test_a_plan_may_be_named_or_written_out(tmp_path: Path) -> None:
+    (tmp_path / "plan.yaml").write_text(PLAN)
+    (tmp_path / "named.yaml").write_text("kind: job\nplan: plan.yaml\nsteps: 7\n")
+    (tmp_path / "inline.yaml").write_text(f"kind: job\nsteps: 7\nplan:\n{indent(PLAN)}")
+    assert load_job(tmp_path / "named.yaml") == load_job(tmp_path / "inline.yaml")
+
+
+def test_a_bare_plan_is_a_job_with_every_default(tmp_path: Path) -> None:
+    (tmp_path / "mine.yaml").write_text(PLAN)
+    job = load_job(tmp_path / "mine.yaml")
+    assert job.name == "mine"
+    assert job.steps == 100
+    assert job.plan.layout.world_size == 4
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("kind: job\nplan: absent.yaml\n", "absent.yaml: No such file"),
+        ("kind: job\nplan: plan.yaml\nsteps: 0\n", "job.yaml:3:1: steps: must be greater than 0"),
+        ("kind: job\nplan: plan.yaml\noptimizer: {lr: 1e-3}\n", "job.yaml:3:13: optimizer.lr: unknown key"),
+        (
+            f"kind: job\nplan:\n{indent(PLAN.replace('tp: 2', 'tp: 3'))}",
+            "job.yaml:9:12: plan.layout.tp: 3 does not",
+        ),
+        ("kind: cluster\n", "job.yaml:1:1: kind: must be 'job'"),
+        ("12\n", "job.yaml:1:1: "),
+    ],
+)
+def test_a_mistake_is_refused_with_its_place(tmp_path: Path, text: str, message: str) -> None:
+    (tmp_path / "plan.yaml").write_text(PLAN)
+    (tmp_path / "job.yaml").write_text(text)
+    with pytest.raises(ConfigError) as caught:
+        load_job(tmp_path / "job.yaml")
+    assert message in str(caught.value)
