@@ -8,6 +8,7 @@ from pydantic import Field, NonNegativeFloat, PositiveFloat, PositiveInt, model_
 
 from profiles.documents import Record
 from profiles.errors import FieldError
+from profiles.topology import ClusterTopology
 
 Precision = Literal["fp64", "fp32", "tf32", "fp16", "bf16", "fp8"]
 
@@ -72,6 +73,7 @@ class ClusterSpec(Record):
     cores_per_node: PositiveInt | None = None
     origins: dict[str, str] = Field(default_factory=dict)  # field → how it became known
     notes: tuple[str, ...] = ()  # what could not be seen, in sentences
+    topology: ClusterTopology | None = None  # what probe saw in detail
 
     @model_validator(mode="after")
     def _check(self) -> Self:
