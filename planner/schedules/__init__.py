@@ -1,1 +1,43 @@
-"""Schedules."""
+"""Pipeline schedules as data: build, check, simulate, lower, draw."""
+
+from planner.schedules.action import Action, Kind, Message, Schedule, loop_placement, v_placement
+from planner.schedules.blocking import simulate_lowered
+from planner.schedules.check import check, check_cells, check_lowered
+from planner.schedules.families import FAMILIES, build, find_family
+from planner.schedules.family import Family, ScheduleError
+from planner.schedules.lower import LoweredAction, LoweredSchedule, lower, prove_order
+from planner.schedules.memory import peak_activations, peak_stage_activations
+from planner.schedules.refusal import ScheduleRefused
+from planner.schedules.shared import simulate_shared
+from planner.schedules.simulate import simulate
+from planner.schedules.timeline import Timeline
+from planner.schedules.times import StageTimes
+
+__all__ = [
+    "FAMILIES",
+    "Action",
+    "Family",
+    "Kind",
+    "LoweredAction",
+    "LoweredSchedule",
+    "Message",
+    "Schedule",
+    "ScheduleError",
+    "ScheduleRefused",
+    "StageTimes",
+    "Timeline",
+    "build",
+    "check",
+    "check_cells",
+    "check_lowered",
+    "find_family",
+    "loop_placement",
+    "lower",
+    "peak_activations",
+    "peak_stage_activations",
+    "prove_order",
+    "simulate",
+    "simulate_lowered",
+    "simulate_shared",
+    "v_placement",
+]

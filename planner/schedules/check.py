@@ -1,0 +1,128 @@
+"""Prove a schedule right, or say where it is wrong.
+
+Rules, each named in the refusal:
+
+    placement       every rank holds the same number of stages, every stage lies on a rank that exists
+    range           stage and microbatch of every cell exist; only computation is listed
+    ownership       a cell stands on the rank that holds its stage
+    count           each (stage, microbatch) has one F, and one B or one I and one W; by count, not by set
+    order           on a rank: F before B or I, I before W, and a weight update after the gradients it uses
+    deadlock        no ranks wait for each other in a circle, even with blocking sends and no buffers
+    communication   every two ranks list their messages in the same order
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+
+from planner.schedules.action import Action, Kind, Schedule
+from planner.schedules.blocking import simulate_lowered
+from planner.schedules.lower import LoweredSchedule, lower, prove_order
+from planner.schedules.refusal import ScheduleRefused
+from planner.schedules.times import StageTimes
+
+_F, _B, _I, _W, _U = Kind.F, Kind.B, Kind.I, Kind.W, Kind.U
+
+
+def check(schedule: Schedule) -> None:
+    """Prove that `schedule` runs every microbatch exactly once through every stage and always finishes.
+
+    Raises:
+        ScheduleRefused: at the first broken rule, with rank, position and cell.
+    """
+    check_cells(schedule)
+    check_lowered(lower(schedule))
+
+
+def check_lowered(lowered: LoweredSchedule) -> None:
+    """Prove that the communication of a lowered schedule is symmetric and never deadlocks.
+
+    Raises:
+        ScheduleRefused: with rank, position and cell.
+    """
+    prove_order(lowered)
+    simulate_lowered(lowered, StageTimes.uniform(stages=lowered.schedule.stages))
+
+
+def check_cells(schedule: Schedule) -> None:
+    """Prove the rules that concern single cells and the order within one rank.
+
+    Raises:
+        ScheduleRefused: at the first broken rule, with rank, position and cell.
+    """
+    _check_placement(schedule)
+    for rank, actions in enumerate(schedule.actions):
+        seen: set[Action] = set()
+        for position, action in enumerate(actions):
+            broken = _broken_range(schedule, rank, action) or _broken_order(action, seen)
+            if broken:
+                rule, message = broken
+                raise ScheduleRefused(rule, f"{action}: {message}", rank=rank, position=position)
+            seen.add(action)
+        _check_complete(schedule, rank, seen)
+
+
+def _broken_range(schedule: Schedule, rank: int, action: Action) -> tuple[str, str] | None:
+    """Return the rule that the cell alone breaks on this rank, and what to say."""
+    kind, stage, microbatch = action
+    if kind > _U:
+        return "range", "communication is derived, not listed; leave it out"
+    if kind == _U and schedule.flush:
+        return "range", "a schedule with a flush updates its weights after the step; leave it out"
+    if not 0 <= stage < schedule.stages:
+        return "range", f"there is no stage {stage}, only 0 to {schedule.stages - 1}"
+    if not 0 <= microbatch < schedule.microbatches:
+        return "range", f"there is no microbatch {microbatch}, only 0 to {schedule.microbatches - 1}"
+    if schedule.placement[stage] != rank:
+        return "ownership", f"stage {stage} lies on rank {schedule.placement[stage]}"
+    return None
+
+
+def _broken_order(action: Action, seen: set[Action]) -> tuple[str, str] | None:
+    """Return the rule that the cell breaks after the cells `seen` on its rank, and what to say."""
+    kind, stage, microbatch = action
+    if action in seen:
+        return "count", "listed a second time"
+    if kind == _F:
+        return None
+    if kind == _U:
+        whole, weight = Action(_B, stage, microbatch), Action(_W, stage, microbatch)
+        return None if whole in seen or weight in seen else ("order", f"comes before {whole}")
+    needed = Action(_I if kind == _W else _F, stage, microbatch)
+    if needed not in seen:
+        return "order", f"comes before {needed}, or {needed} is missing"
+    if kind == _W:
+        return None
+    other = Action(_I if kind == _B else _B, stage, microbatch)
+    return ("count", f"a second backward after {other}") if other in seen else None
+
+
+def _check_placement(schedule: Schedule) -> None:
+    ranks, placement = schedule.ranks, schedule.placement
+    if not ranks or not placement or schedule.microbatches < 1:
+        raise ScheduleRefused("placement", f"{schedule.name} has no ranks, no stages or no microbatches")
+    for stage, rank in enumerate(placement):
+        if not 0 <= rank < ranks:
+            raise ScheduleRefused("placement", f"stage {stage} lies on rank {rank}, of 0 to {ranks - 1}")
+    counts = Counter(placement)
+    for rank in range(ranks):
+        if counts[rank] * ranks != len(placement):
+            raise ScheduleRefused(
+                "placement",
+                f"holds {counts[rank]} of {len(placement)} stages; every rank must hold the same number",
+                rank=rank,
+            )
+
+
+def _check_complete(schedule: Schedule, rank: int, seen: set[Action]) -> None:
+    end = len(schedule.actions[rank])
+    for stage in schedule.stages_of(rank):
+        for microbatch in range(schedule.microbatches):
+            if Action(_F, stage, microbatch) not in seen:
+                missing = _F
+            elif Action(_B, stage, microbatch) in seen or Action(_W, stage, microbatch) in seen:
+                continue  # a W implies its I, by the order
+            else:
+                missing = _W if Action(_I, stage, microbatch) in seen else _B
+            message = f"{Action(missing, stage, microbatch)} is missing"
+            raise ScheduleRefused("count", message, rank=rank, position=end)

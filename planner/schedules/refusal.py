@@ -1,0 +1,32 @@
+"""What a refused schedule says: the rule it breaks, and at which rank, position and cell."""
+
+from __future__ import annotations
+
+from planner.schedules.action import Action, Kind, Schedule
+from profiles.errors import InfeasibleError
+
+
+class ScheduleRefused(InfeasibleError):  # noqa: N818 (a verdict, in the words of the commands)
+    """A schedule breaks a rule; says which, at which rank, position and cell."""
+
+    def __init__(
+        self, rule: str, message: str, *, rank: int | None = None, position: int | None = None
+    ) -> None:
+        self.rule, self.rank, self.position = rule, rank, position
+        where = "" if rank is None else f"rank {rank}"
+        where += "" if position is None else f", position {position}"
+        super().__init__(f"{where + ': ' if where else ''}{message} [{rule}]")
+
+
+def stuck(schedule: Schedule, rank: int, position: int, action: Action) -> ScheduleRefused:
+    """Return the refusal for a rank that waits for ever at `position`."""
+    kind, stage, microbatch = action
+    needed = stage - 1 if kind == Kind.F else stage + 1
+    what = "output" if kind == Kind.F else "gradient"
+    owner = schedule.placement[needed] if 0 <= needed < schedule.stages else rank
+    return ScheduleRefused(
+        "deadlock",
+        f"{action} waits for ever for stage {needed}'s {what} of microbatch {microbatch} from rank {owner}",
+        rank=rank,
+        position=position,
+    )
