@@ -79,7 +79,8 @@ def test_a_mistake_is_refused_with_file_line_and_column(
 
 def test_a_model_may_be_a_config_beside_the_plan(tmp_path: Path) -> None:
     (tmp_path / "config.json").write_text(
-        '{"model_type": "gpt2", "n_layer": 8, "n_embd": 64, "n_head": 8, "vocab_size": 100, "n_positions": 32}'
+        '{"model_type": "gpt2", "n_layer": 8, "n_embd": 64, "n_head": 8,'
+        ' "vocab_size": 100, "n_positions": 32}'
     )
     text = BY_HAND.replace("{preset: gpt3-175b}", "{config: config.json, seq_len: 16}").replace(
         "chunks: 3", "chunks: 1"

@@ -1,0 +1,84 @@
+"""Predicted against measured: one row a number."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+from planner.plan import Estimate, TimeBreakdown
+from profiles.units import format_bytes, format_count, format_seconds
+
+
+@dataclass(frozen=True, kw_only=True)
+class Row:
+    """One number as predicted and as measured; either may be unknown."""
+
+    name: str
+    predicted: float | None
+    measured: float | None
+    write: Callable[[float], str]
+    part: bool = False  # a part of the row above, indented below it
+
+    @property
+    def error(self) -> float | None:
+        """(predicted − measured) / measured; None where one is unknown or the measured is zero."""
+        if self.predicted is None or not self.measured:
+            return None
+        return (self.predicted - self.measured) / self.measured
+
+    def cells(self) -> tuple[str, str, str, str]:
+        """Return name, predicted, measured and error as text."""
+        shown = [self.write(value) if value is not None else "–" for value in (self.predicted, self.measured)]
+        error = f"{self.error:+.1%}" if self.error is not None else ""
+        return ("  " * self.part + self.name, shown[0], shown[1], error)
+
+    def data(self) -> dict[str, Any]:
+        """Return the row for machines."""
+        return {
+            "name": self.name,
+            "predicted": self.predicted,
+            "measured": self.measured,
+            "error": self.error,
+        }
+
+
+def compare(predicted: Estimate | None, measured: Estimate | None) -> tuple[Row, ...]:
+    """Return the rows of a report; parts that are zero on both sides are left out."""
+    return tuple(_rows(predicted, measured))
+
+
+def _rows(predicted: Estimate | None, measured: Estimate | None) -> Iterator[Row]:
+    def row(name: str, get: Callable[[Estimate], float | None], write: Callable[[float], str]) -> Row:
+        return Row(
+            name=name,
+            predicted=get(predicted) if predicted else None,
+            measured=get(measured) if measured else None,
+            write=write,
+        )
+
+    yield row("step time", lambda e: e.step_seconds, format_seconds)
+    for part in TimeBreakdown.model_fields:
+        before = getattr(predicted.time, part) if predicted else None
+        after = getattr(measured.time, part) if measured else None
+        if before or after:
+            yield Row(name=part, predicted=before, measured=after, write=format_seconds, part=True)
+    yield row("tokens per second", lambda e: e.tokens_per_second, format_count)
+    yield row(
+        "model FLOP/s a device",
+        lambda e: e.model_flops_per_device,
+        lambda value: format_count(value, "FLOP/s"),
+    )
+    yield row("MFU", lambda e: e.mfu, lambda value: f"{value:.1%}")
+    yield row("bubble", lambda e: e.bubble_fraction, lambda value: f"{value:.1%}")
+    yield row("peak memory", lambda e: e.memory.peak_bytes, format_bytes)
+    stages_before = {entry.rank: entry.total for entry in predicted.memory.per_stage} if predicted else {}
+    stages_after = {entry.rank: entry.total for entry in measured.memory.per_stage} if measured else {}
+    for rank in sorted({*stages_before, *stages_after}):
+        yield Row(
+            name=f"pipeline rank {rank}",
+            predicted=stages_before.get(rank),
+            measured=stages_after.get(rank),
+            write=format_bytes,
+            part=True,
+        )
