@@ -1,0 +1,291 @@
+"""Seconds of one block, the embedding and the head for one microbatch on one rank, collectives excluded.
+
+Every kernel is priced by a roofline: the larger of its arithmetic and its memory traffic, plus a fixed time
+per kernel. Matrix products lose efficiency to partly filled tiles and waves. All functions take numbers or
+numpy arrays for the microbatch and the degrees.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from planner.costs.flops import Number
+from planner.costs.software import Software
+from profiles.cluster import DeviceSpec, Precision
+from profiles.model import ModelSpec
+
+ELEMENT_BYTES: dict[Precision, int] = {"fp64": 8, "fp32": 4, "tf32": 4, "fp16": 2, "bf16": 2, "fp8": 2}
+
+# Output tiles a matrix-product library chooses from: rows, columns, fraction of the largest tile's rate.
+TILES = ((256, 128, 1.0), (128, 128, 0.94), (128, 64, 0.8), (64, 64, 0.6))
+PROLOGUE_DEPTH = 160.0  # filling and draining a tile's pipeline, in steps of k
+KERNEL_SECONDS = 2.5e-6  # shortest time of one kernel on the device
+FLASH_FORWARD = 0.55  # fraction of peak of a flash attention kernel, causal FLOPs
+FLASH_BACKWARD = 0.42
+
+
+@dataclass(frozen=True, kw_only=True)
+class Slice:
+    """What one rank computes of one microbatch: `microbatch` sequences split over `tp` ranks."""
+
+    microbatch: Number
+    tp: Number = 1
+    sequence_parallel: Number = False
+    precision: Precision = "bf16"
+
+    @property
+    def element_bytes(self) -> int:
+        """Bytes of one activation."""
+        return ELEMENT_BYTES[self.precision]
+
+    @property
+    def outer_tp(self) -> Number:
+        """Ranks over which norms and dropouts are split: tp with sequence parallelism, else one."""
+        return np.where(self.sequence_parallel, self.tp, 1)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Kernel:
+    """Device seconds of one operation forward and backward; `core` marks what selective recompute repeats."""
+
+    name: str
+    forward: Number
+    backward: Number
+    core: bool = False
+    weight_gradient: Number = 0.0  # the part of `backward` that no earlier layer waits for
+    launches: int = 1
+
+
+@dataclass(frozen=True, kw_only=True)
+class ComponentTimes:
+    """Seconds of a component (block, embedding or head) by phase.
+
+    `weight_gradient` is the part of `backward` that can be deferred. `recompute_selective` and
+    `recompute_full` are added to the backward phase when the layout asks for them.
+    """
+
+    forward: Number
+    backward: Number
+    weight_gradient: Number
+    recompute_selective: Number = 0.0
+    recompute_full: Number = 0.0
+    kernels: tuple[Kernel, ...] = field(default=(), repr=False)
+
+    def recompute(self, mode: Number) -> Number:
+        """Seconds recomputed under `mode` ("none", "selective" or "full", or an array of these)."""
+        mode = np.asarray(mode)
+        return np.where(
+            mode == "full", self.recompute_full, np.where(mode == "selective", self.recompute_selective, 0.0)
+        )
+
+
+def peak_flops(device: DeviceSpec, precision: Precision) -> float:
+    """Dense peak of `device` in `precision`, or in the nearest precision that it has."""
+    for name in (precision, "bf16", "fp16", "tf32", "fp32", "fp64"):
+        if name in device.flops_per_second:
+            return float(device.flops_per_second[name])
+    return float(max(device.flops_per_second.values()))
+
+
+def matmul_seconds(
+    device: DeviceSpec, precision: Precision, *, m: Number, k: Number, n: Number, batch: Number = 1
+) -> Number:
+    """Seconds of `batch` products (m × k)·(k × n).
+
+    The library is assumed to choose the best of `TILES`. A tile's work is rounded up to whole tiles and
+    whole waves over the multiprocessors, and each tile pays `PROLOGUE_DEPTH` extra steps of k.
+    """
+    rate = peak_flops(device, precision) * device.gemm_efficiency
+    units = device.multiprocessors or 1
+    size = ELEMENT_BYTES[precision]
+    if device.multiprocessors is None:
+        arithmetic = 2.0 * batch * m * k * n / rate
+    else:
+        arithmetic = np.inf
+        for rows, columns, fraction in TILES:
+            tiles = batch * np.ceil(m / rows) * np.ceil(n / columns)
+            waves = np.ceil(tiles / units)
+            work = 2.0 * waves * units * rows * columns * (k + PROLOGUE_DEPTH)
+            arithmetic = np.minimum(arithmetic, work / (rate * fraction))
+    traffic = size * batch * (m * k + k * n + m * n) / bandwidth(device)
+    return np.maximum(arithmetic, traffic) + KERNEL_SECONDS
+
+
+def bandwidth(device: DeviceSpec) -> float:
+    """Sustained bytes per second of a streaming kernel."""
+    return float(device.memory_bytes_per_second * device.memory_efficiency)
+
+
+def stream_seconds(device: DeviceSpec, traffic_bytes: Number, kernels: int = 1) -> Number:
+    """Seconds of memory-bound kernels that move `traffic_bytes` in total."""
+    return traffic_bytes / bandwidth(device) + kernels * KERNEL_SECONDS
+
+
+def _linear(name: str, model: ModelSpec, device: DeviceSpec, part: Slice, *, k: Number, n: Number) -> Kernel:
+    tokens = part.microbatch * model.seq_len
+    weight = matmul_seconds(device, part.precision, m=k, k=tokens, n=n)
+    return Kernel(
+        name=name,
+        forward=matmul_seconds(device, part.precision, m=tokens, k=k, n=n),
+        backward=matmul_seconds(device, part.precision, m=tokens, k=n, n=k) + weight,
+        weight_gradient=weight,
+        launches=2,
+    )
+
+
+def _stream(
+    name: str,
+    device: DeviceSpec,
+    forward_bytes: Number,
+    backward_bytes: Number,
+    *,
+    launches: int = 1,
+    core: bool = False,
+) -> Kernel:
+    return Kernel(
+        name=name,
+        forward=stream_seconds(device, forward_bytes, launches),
+        backward=stream_seconds(device, backward_bytes, launches),
+        core=core,
+        launches=launches,
+    )
+
+
+def _attention(model: ModelSpec, device: DeviceSpec, software: Software, part: Slice) -> tuple[Kernel, ...]:
+    """Scores, softmax, dropout and values; with flash kernels one fused, causal operation."""
+    heads = part.microbatch * model.heads / part.tp
+    seq, width = model.seq_len, model.head_dim
+    if software.flash_attention:
+        flops = 4.0 * heads * seq * seq * width / 2  # a causal kernel skips the upper half
+        peak = peak_flops(device, part.precision)
+        return (
+            Kernel(
+                name="attention",
+                forward=flops / (peak * FLASH_FORWARD) + KERNEL_SECONDS,
+                backward=2.5 * flops / (peak * FLASH_BACKWARD) + KERNEL_SECONDS,
+                core=True,
+                launches=2,
+            ),
+        )
+    e = part.element_bytes
+    scores = heads * seq * seq
+    product = matmul_seconds(device, part.precision, m=seq, k=width, n=seq, batch=heads)
+    values = matmul_seconds(device, part.precision, m=seq, k=seq, n=width, batch=heads)
+    mask = (2 * e + 1) * scores if software.dropout else 0.0
+    return (
+        Kernel(
+            name="attention products",
+            forward=product + values,
+            backward=2 * (product + values),
+            core=True,
+            launches=2,
+        ),
+        _stream("softmax", device, 2 * e * scores, 3 * e * scores, core=True),
+        _stream("attention dropout", device, mask, mask, core=True),
+    )
+
+
+def block_kernels(
+    model: ModelSpec, device: DeviceSpec, software: Software, part: Slice
+) -> tuple[Kernel, ...]:
+    """Every operation of one block in forward order."""
+    e, tp = part.element_bytes, part.tp
+    tokens = part.microbatch * model.seq_len
+    outer = tokens * model.hidden / part.outer_tp  # elements of the residual stream on this rank
+    qkv = (model.query_width + 2 * model.kv_width) / tp
+    inner = model.ffn_hidden / tp
+    gates = 2 if model.gated_mlp else 1
+    mask = 1 if software.dropout else 0
+    rotary = tokens * (model.query_width + model.kv_width) / tp if model.position == "rope" else 0.0
+    extra = 1.0 if software.fused_elementwise else 2.0
+    return (
+        _stream("norm 1", device, extra * 2 * e * outer, extra * 3 * e * outer),
+        _linear("query, key, value", model, device, part, k=model.hidden, n=qkv),
+        _stream("rotary", device, 2 * e * rotary * extra, 2 * e * rotary * extra),
+        *_attention(model, device, software, part),
+        _linear("attention output", model, device, part, k=model.query_width / tp, n=model.hidden),
+        _stream("residual 1", device, (3 * e + mask) * outer, (e + e * mask + mask) * outer),
+        _stream("norm 2", device, extra * 2 * e * outer, extra * 3 * e * outer),
+        _linear("mlp up", model, device, part, k=model.hidden, n=gates * inner),
+        _stream(
+            "activation",
+            device,
+            extra * (gates + 1) * e * tokens * inner,
+            extra * (2 * gates + 1) * e * tokens * inner,
+        ),
+        _linear("mlp down", model, device, part, k=inner, n=model.hidden),
+        _stream("residual 2", device, (3 * e + mask) * outer, (e + e * mask + mask) * outer),
+    )
+
+
+def block_times(model: ModelSpec, device: DeviceSpec, software: Software, part: Slice) -> ComponentTimes:
+    """Seconds of one transformer block."""
+    return _times(device, software, block_kernels(model, device, software, part))
+
+
+def embedding_times(model: ModelSpec, device: DeviceSpec, software: Software, part: Slice) -> ComponentTimes:
+    """Seconds of the embedding: a gather forward, a scatter-add backward."""
+    elements = part.microbatch * model.seq_len * model.hidden
+    e = part.element_bytes
+    mask = 1 if software.dropout else 0
+    return _times(
+        device,
+        software,
+        (
+            _stream(
+                "embedding", device, (2 * e + (2 * e + 1) * mask) * elements, (e + 8) * elements, launches=2
+            ),
+        ),
+    )
+
+
+def head_times(model: ModelSpec, device: DeviceSpec, software: Software, part: Slice) -> ComponentTimes:
+    """Seconds of the final norm, the output projection and the cross-entropy over the split vocabulary."""
+    e = part.element_bytes
+    outer = part.microbatch * model.seq_len * model.hidden / part.outer_tp
+    vocabulary = np.ceil(model.vocab / part.tp)
+    logits = part.microbatch * model.seq_len * vocabulary
+    return _times(
+        device,
+        software,
+        (
+            _stream("final norm", device, 2 * e * outer, 3 * e * outer),
+            _linear("output projection", model, device, part, k=model.hidden, n=vocabulary),
+            # cast to fp32, maximum, exponential with sum, and the gradient in place
+            _stream("cross-entropy", device, (e + 16) * logits, (8 + e) * logits, launches=4),
+        ),
+    )
+
+
+def _times(device: DeviceSpec, software: Software, kernels: tuple[Kernel, ...]) -> ComponentTimes:
+    """Sum the kernels; a phase is never shorter than the host takes to start its kernels."""
+    host = device.launch_seconds * software.host_factor
+
+    def phase(values: list[Number], launches: int) -> Number:
+        return np.maximum(sum(values), launches * host)
+
+    count = sum(kernel.launches for kernel in kernels)
+    core = [kernel for kernel in kernels if kernel.core]
+    forward = phase([kernel.forward for kernel in kernels], count)
+    return ComponentTimes(
+        forward=forward,
+        backward=phase([kernel.backward for kernel in kernels], 2 * count),
+        weight_gradient=sum(kernel.weight_gradient for kernel in kernels),
+        recompute_selective=phase([k.forward for k in core], sum(k.launches for k in core)) if core else 0.0,
+        recompute_full=forward,
+        kernels=kernels,
+    )
+
+
+def optimizer_seconds(
+    device: DeviceSpec, parameters: Number, gradient_bytes: int, element_bytes: int
+) -> Number:
+    """One AdamW step with clipping over `parameters` parameters of this rank.
+
+    Traffic of one parameter: read the gradient for the norm and again for the update, read and write the fp32
+    master weight and both moments, write the weight.
+    """
+    traffic = 2 * gradient_bytes + 3 * 8 + element_bytes
+    return stream_seconds(device, traffic * parameters, 4)

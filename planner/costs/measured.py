@@ -1,0 +1,104 @@
+"""Times from a CostTable: what `cuboid bench` measured, between the shapes that it measured.
+
+Layer times are interpolated linearly in the microbatch (and carried on with the last slope), collectives in
+the message size. A shape that was never measured is refused rather than guessed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from planner.costs.compute import ComponentTimes
+from profiles.costs import Collective, Component, CostTable, LayerCost, Phase
+from profiles.errors import ConfigError
+
+
+def interpolate(x: float, points: Sequence[tuple[float, float]]) -> float:
+    """Return y at `x` on the straight lines through `points`; proportional below the first, last slope above.
+
+    A single point is scaled in proportion.
+    """
+    points = sorted(points)
+    xs, ys = [p[0] for p in points], [p[1] for p in points]
+    if x <= xs[0] or len(points) == 1:
+        return float(ys[0] * x / xs[0]) if x < xs[0] else float(ys[0] * (x / xs[0]))
+    if x > xs[-1]:
+        slope = max(0.0, (ys[-1] - ys[-2]) / (xs[-1] - xs[-2]))
+        return float(ys[-1] + slope * (x - xs[-1]))
+    return float(np.interp(x, xs, ys))
+
+
+def _entries(
+    costs: CostTable, component: Component, phase: Phase, *, tp: int, seq_len: int, sequence_parallel: bool
+) -> list[LayerCost]:
+    found = [
+        cost
+        for cost in costs.layers
+        if (cost.component, cost.phase, cost.tp, cost.seq_len) == (component, phase, tp, seq_len)
+    ]
+    return [cost for cost in found if cost.sequence_parallel == sequence_parallel] or found
+
+
+def component_times(
+    costs: CostTable,
+    component: Component,
+    *,
+    microbatch: int,
+    tp: int,
+    seq_len: int,
+    sequence_parallel: bool = False,
+    processor_seconds: bool = False,
+) -> ComponentTimes:
+    """Return the measured times of one component; processor time instead of wall time if asked for.
+
+    Raises:
+        ConfigError: when the table has no entry for this tp and sequence length.
+    """
+
+    def time(phase: Phase) -> float | None:
+        entries = _entries(
+            costs, component, phase, tp=tp, seq_len=seq_len, sequence_parallel=sequence_parallel
+        )
+        points = [
+            (
+                float(cost.microbatch),
+                cost.cpu_seconds if processor_seconds and cost.cpu_seconds is not None else cost.seconds,
+            )
+            for cost in entries
+        ]
+        return interpolate(microbatch, points) if points else None
+
+    forward, backward = time("forward"), time("backward")
+    gradient, weight = time("input_gradient"), time("weight_gradient")
+    if backward is None and gradient is not None and weight is not None:
+        backward = gradient + weight
+    if forward is None or backward is None:
+        known = sorted({cost.tp for cost in costs.layers if cost.component == component})
+        raise ConfigError(
+            f"the cost table has no {component} at tp = {tp}, seq_len = {seq_len}"
+            f" (measured tp: {', '.join(map(str, known)) or 'none'}); run `cuboid bench` for it"
+        )
+    recompute = time("recompute")
+    return ComponentTimes(
+        forward=forward,
+        backward=backward,
+        weight_gradient=min(backward, weight if weight is not None else backward / 2),
+        recompute_selective=0.0,
+        recompute_full=forward if recompute is None else recompute,
+    )
+
+
+def collective_seconds(
+    costs: CostTable, operation: Collective, *, ranks: int, groups: int, message_bytes: float
+) -> float | None:
+    """Return the measured time of a collective, of the nearest number of groups measured; None if never."""
+    found = [cost for cost in costs.collectives if cost.operation == operation and cost.ranks == ranks]
+    if not found:
+        return None
+    nearest = min({cost.groups for cost in found}, key=lambda count: (abs(count - groups), count))
+    points = [(float(cost.message_bytes), cost.seconds) for cost in found if cost.groups == nearest]
+    if message_bytes <= min(points)[0]:
+        return min(points)[1]  # latency
+    return interpolate(message_bytes, points)

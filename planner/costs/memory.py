@@ -1,0 +1,97 @@
+"""Bytes one rank holds at its peak: state, activations in flight, and what lives for a moment.
+
+    weights        parameters in the training precision (1/dp with ZeRO-3)
+    gradients      in the accumulation precision (1/dp with ZeRO-2)
+    optimizer      fp32 master weights and two moments (1/dp with ZeRO-1)
+    activations    kept from forward to backward × microbatches in flight
+    workspace      logits and their gradient, one block's recomputed activations, buffers, device context
+
+Activations follow Korthikanti et al. 2022 (arXiv 2205.05198, §4), counted tensor by tensor so that gated
+MLPs, grouped-query attention and flash kernels have their own sums. All functions take numbers or arrays.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from planner.costs.compute import ELEMENT_BYTES, Slice
+from planner.costs.flops import Number
+from planner.costs.software import Software
+from profiles.cluster import DeviceSpec, Precision
+from profiles.model import ModelSpec
+
+BUCKET_BYTES = 40e6  # one bucket of gradients in flight
+FRAGMENTATION = 0.04  # of the tensors: what the caching allocator cannot reuse
+
+
+def block_activation_bytes(
+    model: ModelSpec, software: Software, part: Slice, recompute: Number = "none"
+) -> Number:
+    """Bytes one block keeps of one microbatch from forward to backward."""
+    e, tp = part.element_bytes, part.tp
+    tokens = part.microbatch * model.seq_len
+    outer = tokens * model.hidden / part.outer_tp
+    mask = 1 if software.dropout else 0
+    gates = 2 if model.gated_mlp else 1
+    streams = (4 * e + 2 * mask) * outer  # inputs of both norms and of both column-parallel products
+    attention = e * tokens * (2 * model.query_width + 2 * model.kv_width) / tp
+    inner = e * (gates + 1) * tokens * model.ffn_hidden / tp
+    heads = part.microbatch * model.heads / tp
+    if software.flash_attention:
+        core = 4 * heads * model.seq_len
+    else:
+        core = (e + mask * (e + 1)) * heads * model.seq_len**2
+    kept = streams + attention + inner
+    mode = np.asarray(recompute)
+    selective = kept + (core if software.flash_attention else 0.0)
+    return np.where(mode == "full", e * outer, np.where(mode == "selective", selective, kept + core))
+
+
+def embedding_activation_bytes(model: ModelSpec, software: Software, part: Slice) -> Number:
+    """Bytes the embedding keeps of one microbatch: token numbers, and a dropout mask."""
+    tokens = part.microbatch * model.seq_len
+    return 8 * tokens + (tokens * model.hidden / part.outer_tp if software.dropout else 0.0)
+
+
+def head_activation_bytes(model: ModelSpec, part: Slice) -> Number:
+    """Bytes norm, output projection and cross-entropy keep: inputs, and the softmax in fp32."""
+    tokens = part.microbatch * model.seq_len
+    inputs = 2 * part.element_bytes * tokens * model.hidden / part.outer_tp
+    return inputs + 4 * tokens * np.ceil(model.vocab / part.tp)
+
+
+def head_workspace_bytes(model: ModelSpec, part: Slice) -> Number:
+    """Bytes that live only while the loss is computed: short logits and their fp32 gradient."""
+    tokens = part.microbatch * model.seq_len
+    return (part.element_bytes + 4) * tokens * np.ceil(model.vocab / part.tp)
+
+
+def weight_bytes(parameters: Number, precision: Precision, dp: Number, zero: Number) -> Number:
+    """Weights in the training precision."""
+    return ELEMENT_BYTES[precision] * parameters / np.where(np.asarray(zero) >= 3, dp, 1)
+
+
+def gradient_bytes(
+    parameters: Number, software: Software, precision: Precision, dp: Number, zero: Number
+) -> Number:
+    """Accumulated gradients."""
+    return gradient_element_bytes(software, precision) * parameters / np.where(np.asarray(zero) >= 2, dp, 1)
+
+
+def gradient_element_bytes(software: Software, precision: Precision) -> int:
+    """Bytes of one accumulated gradient: those of a full-precision weight, or the code's own for 16 bits."""
+    size = ELEMENT_BYTES[precision]
+    return size if size >= 4 else software.gradient_bytes
+
+
+def optimizer_bytes(parameters: Number, precision: Precision, dp: Number, zero: Number) -> Number:
+    """AdamW's two moments, and fp32 master weights where the weights are shorter than that."""
+    size = ELEMENT_BYTES[precision]
+    each = 3 * 4 if size < 4 else 2 * size
+    return each * parameters / np.where(np.asarray(zero) >= 1, dp, 1)
+
+
+def fits(device: DeviceSpec, total_bytes: Number) -> Number:
+    """Whether a rank with `total_bytes` runs, leaving room for what the allocator cannot reuse."""
+    tensors = total_bytes - device.context_bytes
+    return total_bytes + FRAGMENTATION * tensors <= device.memory_bytes

@@ -1,0 +1,123 @@
+"""From stage times to step time: the very schedule on paper, or a closed form where there is none.
+
+The closed forms serve the search's pruning and are printed beside; a plan's price comes from `simulate`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from planner.costs.flops import Number
+from planner.schedules.families import FAMILIES, build
+from planner.schedules.simulate import simulate
+from planner.schedules.times import StageTimes
+
+MAX_ACTIONS = 12_000  # longer schedules are simulated in part: they repeat
+
+
+@dataclass(frozen=True, kw_only=True)
+class Pipeline:
+    """What one step costs before the optimizer.
+
+    `ends` is when each rank finishes its last action, `in_flight` the most microbatches it holds at once (in
+    units of all its layers), `held` the same per rank and chunk in stage activations, `simulated` whether the
+    schedule itself was run on paper.
+    """
+
+    seconds: float
+    ends: tuple[float, ...]
+    busy: tuple[float, ...]
+    in_flight: tuple[float, ...]
+    placement: tuple[int, ...]
+    simulated: bool
+    note: str = ""
+
+
+def closed_seconds(
+    rank_seconds: Number,
+    slowest_rank_seconds: Number,
+    microbatches: Number,
+    ranks: Number,
+    chunks: Number = 1,
+) -> Number:
+    """1F1B and its interleaved form: m·t + (p − 1)·t/v (Narayanan et al. 2021, arXiv 2104.04473, §2.2).
+
+    `rank_seconds` is forward plus backward of one microbatch on an average rank,
+    `slowest_rank_seconds` that of the slowest.
+    """
+    return microbatches * slowest_rank_seconds + (ranks - 1) * rank_seconds / chunks
+
+
+def run(schedule: str, times: StageTimes, *, ranks: int, chunks: int, microbatches: int) -> Pipeline:
+    """Simulate `schedule`, in part if it is long: in the steady state a step grows by a fixed amount a round.
+
+    Raises:
+        ScheduleError: when the family has no schedule for these numbers.
+    """
+    if schedule not in {family.name for family in FAMILIES}:
+        return _closed(schedule, times, ranks=ranks, chunks=chunks, microbatches=microbatches)
+    total = 2 * microbatches * ranks * chunks
+    rounds = microbatches // ranks
+    if total <= MAX_ACTIONS or rounds < 6:
+        return _simulate(schedule, times, ranks, chunks, microbatches)
+    rest = microbatches % ranks
+    short = _simulate(schedule, times, ranks, chunks, 3 * ranks + rest)
+    longer = _simulate(schedule, times, ranks, chunks, 4 * ranks + rest)
+    repeats = rounds - 3
+
+    def extend(a: Sequence[float], b: Sequence[float]) -> tuple[float, ...]:
+        return tuple(x + repeats * (y - x) for x, y in zip(a, b, strict=True))
+
+    in_flight = longer.in_flight
+    if schedule == "gpipe":
+        in_flight = extend(short.in_flight, longer.in_flight)
+    return Pipeline(
+        seconds=short.seconds + repeats * (longer.seconds - short.seconds),
+        ends=extend(short.ends, longer.ends),
+        busy=extend(short.busy, longer.busy),
+        in_flight=in_flight,
+        placement=longer.placement,
+        simulated=True,
+    )
+
+
+def _simulate(schedule: str, times: StageTimes, ranks: int, chunks: int, microbatches: int) -> Pipeline:
+    built = build(schedule, ranks=ranks, microbatches=microbatches, chunks=chunks)
+    timeline = simulate(built, times)
+    return Pipeline(
+        seconds=timeline.makespan,
+        ends=tuple(ends[-1] for ends in timeline.ends),
+        busy=timeline.busy,
+        in_flight=timeline.peak_activations,
+        placement=built.placement,
+        simulated=True,
+    )
+
+
+def _closed(schedule: str, times: StageTimes, *, ranks: int, chunks: int, microbatches: int) -> Pipeline:
+    placement = tuple(stage % ranks for stage in range(ranks * chunks))
+    each = np.zeros(ranks)
+    for stage, rank in enumerate(placement):
+        each[rank] += times.forward[stage] + times.backward[stage]
+    travel = sum(2 * (wire + times.latency) for wire in times.wire) / chunks
+    slowest = float(each.max())
+    seconds = float(
+        closed_seconds((each.sum() - slowest) / max(1, ranks - 1), slowest, microbatches, ranks, chunks)
+    )
+    depth = [
+        min(microbatches, (2 * (ranks - r - 1) + (chunks - 1) * ranks + 1) / chunks) for r in range(ranks)
+    ]
+    if chunks == 1:
+        depth = [min(microbatches, ranks - r) for r in range(ranks)]
+    return Pipeline(
+        seconds=seconds + travel,
+        ends=(seconds + travel,) * ranks,
+        busy=tuple(float(microbatches * value) for value in each),
+        in_flight=tuple(float(d) for d in depth),
+        placement=placement,
+        simulated=False,
+        note=f"'{schedule}' is priced by the closed form of interleaved 1F1B",
+    )

@@ -1,0 +1,327 @@
+"""The price of one layout: time by category, memory by rank, and where every group of numbers is from.
+
+step = pipeline of microbatches (simulated) + gradient reduction that nothing hides + optimizer
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from planner.costs import memory, pipeline
+from planner.costs.compute import ELEMENT_BYTES, Slice, optimizer_seconds, peak_flops
+from planner.costs.flops import block_flops, model_flops
+from planner.costs.pipeline import Pipeline
+from planner.costs.rates import Pieces, analytic_pieces, measured_pieces, reduction_seconds
+from planner.costs.software import MODERN, Software
+from planner.layout import Layout
+from planner.partition import spread
+from planner.plan import Estimate, Memory, RankMemory, TimeBreakdown
+from planner.schedules.times import StageTimes
+from profiles.cluster import ClusterSpec
+from profiles.costs import CostTable
+from profiles.model import ModelSpec
+
+MATCHING = ("hidden", "heads", "kv_heads", "head_dim", "ffn_hidden", "gated_mlp", "vocab", "seq_len")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Stages:
+    """Seconds of one microbatch per stage, by category."""
+
+    layers: tuple[int, ...]
+    forward: tuple[float, ...]
+    backward: tuple[float, ...]
+    weight_gradient: tuple[float, ...]
+    recompute: tuple[float, ...]
+    tp_forward: tuple[float, ...]
+    tp_backward: tuple[float, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Assessment:
+    """An estimate and the intermediate values that explain it."""
+
+    estimate: Estimate
+    pieces: Pieces
+    stages: Stages
+    pipeline: Pipeline
+    parameters: tuple[float, ...]  # per rank
+    software: Software
+
+
+def price(
+    model: ModelSpec,
+    cluster: ClusterSpec,
+    layout: Layout,
+    *,
+    costs: CostTable | None = None,
+    software: Software = MODERN,
+) -> Estimate:
+    """Return what one step of `layout` is expected to cost.
+
+    Measured `costs` replace the device's constants where they were taken for this model.
+
+    Raises:
+        ConfigError: when the table lacks a shape that the layout needs.
+    """
+    return assess(model, cluster, layout, costs=costs, software=software).estimate
+
+
+def stage_layers(model: ModelSpec, layout: Layout) -> tuple[int, ...]:
+    """Return the layers of every stage: those of the layout, or as even as possible with lighter ends."""
+    if layout.layers_per_stage is not None:
+        return layout.layers_per_stage
+    return spread((model.layers,), (0,) * layout.stages)
+
+
+def assess(
+    model: ModelSpec,
+    cluster: ClusterSpec,
+    layout: Layout,
+    *,
+    costs: CostTable | None = None,
+    software: Software = MODERN,
+) -> Assessment:
+    """Price `layout` and keep the intermediate values; see `price`."""
+    notes: list[str] = []
+    table = _usable(model, costs, notes)
+    crowded = cluster.device.vendor == "cpu" and layout.world_size > _cores(cluster)
+    if table is not None:
+        pieces = measured_pieces(model, cluster, layout, table, processor_seconds=crowded)
+    else:
+        pieces = analytic_pieces(model, cluster, layout, software)
+    stages = _stages(model, layout, pieces)
+    line = _pipeline(layout, pieces, stages)
+    if line.note:
+        notes.append(line.note)
+    if crowded:
+        line = _share(cluster, layout, line)
+        notes.append(
+            f"{layout.world_size} ranks share {_cores(cluster)} processors: the step cannot be shorter than"
+            " their work divided by the processors"
+        )
+    parameters = _parameters(model, layout, stages.layers, line.placement)
+    time = _time(cluster, layout, software, table, stages=stages, line=line, parameters=parameters)
+    step = sum(time.model_dump().values())
+    flops = model_flops(model, layout.global_batch) / layout.world_size
+    again = _recomputed_flops(model, layout, stages.layers) / layout.world_size
+    peak = peak_flops(cluster.device, layout.precision)
+    usage = _memory(
+        model,
+        cluster,
+        layout,
+        software,
+        layers=stages.layers,
+        line=line,
+        parameters=parameters,
+        costs=table,
+    )
+    estimate = Estimate(
+        step_seconds=step,
+        tokens_per_second=layout.global_batch * model.seq_len / step,
+        model_flops_per_device=flops / step,
+        mfu=flops / step / peak,
+        hfu=(flops + again) / step / peak,
+        fits=bool(memory.fits(cluster.device, usage.peak_bytes)),
+        bubble_fraction=max(0.0, 1 - sum(line.busy) / (len(line.busy) * line.seconds)),
+        time=time,
+        memory=usage,
+        provenance=pieces.origin
+        | {
+            "pipeline": "simulated schedule" if line.simulated else "closed form",
+            "memory": f"counted tensor by tensor, {software.name} code",
+            "software": software.source,
+        },
+        notes=tuple(notes),
+    )
+    return Assessment(
+        estimate=estimate,
+        pieces=pieces,
+        stages=stages,
+        pipeline=line,
+        parameters=parameters,
+        software=software,
+    )
+
+
+def _usable(model: ModelSpec, costs: CostTable | None, notes: list[str]) -> CostTable | None:
+    if costs is None:
+        return None
+    different = [name for name in MATCHING if getattr(costs.model, name) != getattr(model, name)]
+    if different:
+        notes.append(f"the cost table is for another model ({', '.join(different)}); constants used instead")
+        return None
+    return costs
+
+
+def _cores(cluster: ClusterSpec) -> int:
+    return (cluster.cores_per_node or cluster.devices_per_node) * cluster.nodes
+
+
+def _stages(model: ModelSpec, layout: Layout, pieces: Pieces) -> Stages:
+    layers = stage_layers(model, layout)
+    rows: dict[str, list[float]] = {name: [] for name in Stages.__dataclass_fields__ if name != "layers"}
+    for stage, count in enumerate(layers):
+        mode = layout.recompute_of(stage)
+        first, last = stage == 0, stage == len(layers) - 1
+        embedding, head, block = pieces.embedding, pieces.head, pieces.block
+        rows["forward"].append(count * block.forward + first * embedding.forward + last * head.forward)
+        rows["backward"].append(count * block.backward + first * embedding.backward + last * head.backward)
+        rows["weight_gradient"].append(
+            count * block.weight_gradient + first * embedding.weight_gradient + last * head.weight_gradient
+        )
+        rows["recompute"].append(count * block.recompute(mode))
+        rows["tp_forward"].append(count * pieces.tp_forward + first * pieces.tp_embedding)
+        rows["tp_backward"].append(
+            count * (pieces.tp_backward + (pieces.tp_recompute if mode == "full" else 0.0))
+            + last * pieces.tp_head
+        )
+    return Stages(layers=layers, **{name: tuple(float(v) for v in row) for name, row in rows.items()})
+
+
+def _pipeline(layout: Layout, pieces: Pieces, stages: Stages) -> Pipeline:
+    count = len(stages.layers)
+    backward = [stages.backward[s] + stages.recompute[s] + stages.tp_backward[s] for s in range(count)]
+    weight = [min(stages.weight_gradient[s], backward[s]) for s in range(count)]
+    times = StageTimes(
+        forward=tuple(stages.forward[s] + stages.tp_forward[s] for s in range(count)),
+        backward=tuple(backward),
+        input_gradient=tuple(b - w for b, w in zip(backward, weight, strict=True)),
+        weight_gradient=tuple(weight),
+        latency=pieces.hop_latency,
+        wire=(pieces.hop_seconds,) * (count - 1),
+    )
+    return pipeline.run(
+        layout.schedule, times, ranks=layout.pp, chunks=layout.chunks, microbatches=layout.microbatches
+    )
+
+
+def _share(cluster: ClusterSpec, layout: Layout, line: Pipeline) -> Pipeline:
+    """Stretch a pipeline whose ranks have fewer processors than they are."""
+    work = sum(line.busy) * layout.tp * layout.dp / _cores(cluster)
+    stretch = max(1.0, work / line.seconds)
+    return Pipeline(
+        seconds=line.seconds * stretch,
+        ends=tuple(end * stretch for end in line.ends),
+        busy=line.busy,
+        in_flight=line.in_flight,
+        placement=line.placement,
+        simulated=line.simulated,
+        note=line.note,
+    )
+
+
+def _parameters(
+    model: ModelSpec, layout: Layout, layers: tuple[int, ...], placement: tuple[int, ...]
+) -> tuple[float, ...]:
+    """Parameters each pipeline rank holds; norms and biases of row-parallel layers are not split over tp."""
+    whole = 2 * model.norm_parameters + (2 * model.hidden if model.linear_bias else 0)
+    split = model.block_parameters - whole
+    held = [0.0] * layout.pp
+    for stage, count in enumerate(layers):
+        held[placement[stage]] += count * (split / layout.tp + whole)
+    table = model.vocab * model.hidden / layout.tp
+    held[placement[0]] += table + (model.embedding_parameters - model.vocab * model.hidden)
+    held[placement[-1]] += model.norm_parameters
+    if not (model.tied_embeddings and placement[0] == placement[-1]):
+        held[placement[-1]] += table  # a tied model's last stage holds its own copy
+    return tuple(held)
+
+
+def _time(
+    cluster: ClusterSpec,
+    layout: Layout,
+    software: Software,
+    costs: CostTable | None,
+    *,
+    stages: Stages,
+    line: Pipeline,
+    parameters: tuple[float, ...],
+) -> TimeBreakdown:
+    exposed, updates = [], []
+    for rank, end in enumerate(line.ends):
+        seconds = reduction_seconds(cluster, layout, software, parameters[rank], costs)
+        own = [stage for stage, owner in enumerate(line.placement) if owner == rank]
+        hideable = sum(stages.backward[s] for s in own) if layout.overlap.dp else 0.0
+        blocks = max(1, sum(stages.layers[s] for s in own))
+        exposed.append(end + max(seconds / blocks, seconds - hideable * (1 - 1 / blocks)) - line.seconds)
+        shard = parameters[rank] / (layout.dp if layout.zero else 1)
+        if costs is not None and costs.optimizer_seconds_per_parameter is not None:
+            updates.append(costs.optimizer_seconds_per_parameter * shard)
+        else:
+            size = memory.gradient_element_bytes(software, layout.precision)
+            updates.append(
+                float(optimizer_seconds(cluster.device, shard, size, ELEMENT_BYTES[layout.precision]))
+            )
+    slowest = int(np.argmax(line.busy))
+    own = [stage for stage, owner in enumerate(line.placement) if owner == slowest]
+    m = layout.microbatches
+
+    def total(row: tuple[float, ...]) -> float:
+        return float(m * sum(row[s] for s in own))
+
+    parts = {
+        "forward": total(stages.forward),
+        "backward": total(stages.backward),
+        "recompute": total(stages.recompute),
+        "tp_comm": total(stages.tp_forward) + total(stages.tp_backward),
+    }
+    bubble = max(0.0, line.seconds - sum(parts.values()))
+    return TimeBreakdown(**parts, dp_comm=max(0.0, *exposed), optimizer=max(updates), bubble=bubble)
+
+
+def _recomputed_flops(model: ModelSpec, layout: Layout, layers: tuple[int, ...]) -> float:
+    full = sum(count for stage, count in enumerate(layers) if layout.recompute_of(stage) == "full")
+    return float(full * block_flops(model, layout.global_batch))
+
+
+def _memory(
+    model: ModelSpec,
+    cluster: ClusterSpec,
+    layout: Layout,
+    software: Software,
+    *,
+    layers: tuple[int, ...],
+    line: Pipeline,
+    parameters: tuple[float, ...],
+    costs: CostTable | None,
+) -> Memory:
+    part = Slice(
+        microbatch=layout.microbatch,
+        tp=layout.tp,
+        sequence_parallel=layout.sequence_parallel,
+        precision=layout.precision,
+    )
+    context = cluster.device.context_bytes
+    if costs is not None and costs.process_bytes:
+        context = float(costs.process_bytes)
+    ranks = []
+    for rank, count in enumerate(parameters):
+        own = [stage for stage, owner in enumerate(line.placement) if owner == rank]
+        kept, workspace = 0.0, context + (memory.BUCKET_BYTES if layout.dp > 1 else 0.0)
+        transient = 0.0
+        for stage in own:
+            mode = layout.recompute_of(stage)
+            kept += layers[stage] * float(memory.block_activation_bytes(model, software, part, mode))
+            if mode != "none" and layers[stage]:
+                whole = float(memory.block_activation_bytes(model, software, part))
+                transient = max(transient, whole)
+        kept *= line.in_flight[rank]
+        if 0 in own:
+            kept += line.in_flight[rank] * float(memory.embedding_activation_bytes(model, software, part))
+        if layout.stages - 1 in own:
+            kept += float(memory.head_activation_bytes(model, part))
+            transient = max(transient, float(memory.head_workspace_bytes(model, part)))
+        row = {
+            "weights": float(memory.weight_bytes(count, layout.precision, layout.dp, layout.zero)),
+            "gradients": float(
+                memory.gradient_bytes(count, software, layout.precision, layout.dp, layout.zero)
+            ),
+            "optimizer": float(memory.optimizer_bytes(count, layout.precision, layout.dp, layout.zero)),
+            "activations": kept,
+            "workspace": workspace + transient,
+        }
+        ranks.append(RankMemory(rank=rank, **row, total=sum(row.values())))
+    return Memory(peak_bytes=max(row.total for row in ranks), per_stage=tuple(ranks))
