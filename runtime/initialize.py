@@ -1,0 +1,50 @@
+"""Initial weights: one random stream per parameter, so any layout starts from the same model.
+
+Each parameter is generated whole, on the CPU in fp32, from (seed, global name), then sliced and cast. Only
+one whole parameter exists at a time; layers of other ranks are never made.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import math
+
+import torch
+from torch import Tensor, nn
+
+from profiles.model import ModelSpec
+from runtime.models.stage import Stage
+from runtime.tensor_parallel import TensorParallel
+
+STANDARD_DEVIATION = 0.02
+
+
+def initialize(
+    stage: Stage, tp: TensorParallel, *, seed: int, dtype: torch.dtype, device: torch.device
+) -> None:
+    """Materialise a stage from the meta device with its initial weights."""
+    for prefix, module in stage.named_modules():
+        for leaf, _ in list(module.named_parameters(recurse=False)):
+            name = f"{prefix}.{leaf}"
+            shard = stage.shard_specs[name]
+            full = initial_parameter(stage.spec, name, shard.shape, seed=seed)
+            local = shard.local(full, tp).to(device=device, dtype=dtype, copy=True)
+            setattr(module, leaf, nn.Parameter(local.contiguous()))
+
+
+def initial_parameter(spec: ModelSpec, name: str, shape: tuple[int, ...], *, seed: int) -> Tensor:
+    """Return the whole initial parameter `name` in fp32.
+
+    Norm weights are one, biases zero, everything else is normal with deviation 0.02, divided by
+    √(2 · layers) for the projections back into the residual stream (Radford et al. 2019).
+    """
+    layer, leaf = name.rsplit(".", 2)[-2:]
+    if leaf == "bias":
+        return torch.zeros(shape)
+    if layer.endswith("norm"):
+        return torch.ones(shape)
+    digest = hashlib.blake2b(f"{seed}/{name}".encode(), digest_size=8).digest()
+    generator = torch.Generator().manual_seed(int.from_bytes(digest, "little") >> 1)
+    residual = name.startswith("blocks.") and layer in {"output", "down"}
+    deviation = STANDARD_DEVIATION / (math.sqrt(2 * spec.layers) if residual else 1.0)
+    return torch.randn(shape, generator=generator).mul_(deviation)

@@ -1,0 +1,172 @@
+"""Linear layers whose weight gradient can wait, and the queue in which it waits.
+
+Zero-bubble schedules (Qi et al. 2023, arXiv:2401.10241) split the backward of a layer Y = X·Wᵀ in two:
+
+    I (input gradient)    dX = dY · W      the previous stage waits for it
+    W (weight gradient)   dW = dYᵀ · X     nobody waits for it
+
+Walking the autograd graph a second time for W costs more than W itself for small layers. Here the backward
+of a layer computes dX and hands dW to `DeferredGradients`, which runs it at once (B = I + W) or keeps it
+for later. Weight gradients are added into `parameter.grad` in place and never travel through autograd, so
+hooks on parameters do not fire; whoever reduces gradients does so after the last backward of the stage.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Hashable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
+from torch.nn import functional
+
+Work = Callable[[], None]
+
+
+class DeferredGradients:
+    """Weight gradients of one stage that wait for their W action, by microbatch.
+
+    While `active`, work handed in is kept under the current key; otherwise it runs at once.
+    """
+
+    def __init__(self) -> None:
+        self._key: Hashable = None
+        self._waiting: dict[Hashable, list[Work]] = {}
+        self.active = False
+
+    @contextmanager
+    def collecting(self, key: Hashable) -> Iterator[None]:
+        """Keep all weight gradients of the backwards inside the block under `key`."""
+        if self.active:
+            raise RuntimeError(f"microbatch {self._key} is still collecting; {key} cannot start")
+        self._waiting.setdefault(key, [])
+        self._key, self.active = key, True
+        try:
+            yield
+        finally:
+            self._key, self.active = None, False
+
+    def add(self, work: Work) -> None:
+        """Run `work` now, or keep it when a key is collecting."""
+        if self.active:
+            self._waiting[self._key].append(work)
+        else:
+            work()
+
+    def run(self, key: Hashable) -> None:
+        """Compute the weight gradients kept under `key` (action W) and let go of their tensors.
+
+        Raises:
+            KeyError: when nothing was ever collected under `key`.
+        """
+        waiting = self._waiting.pop(key)
+        waiting.reverse()
+        with torch.no_grad():
+            while waiting:
+                waiting.pop()()
+
+    @property
+    def pending(self) -> tuple[Hashable, ...]:
+        """Keys whose weight gradients have not been computed."""
+        return tuple(self._waiting)
+
+
+class DeferringModule(nn.Module):
+    """A module whose own parameters' gradients go through `deferred`."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.deferred = DeferredGradients()
+
+
+def apply(function: type[torch.autograd.Function], *arguments: Any) -> Tensor:
+    """Call `function.apply`, which torch leaves untyped, for functions with one result."""
+    result: Tensor = function.apply(*arguments)  # type: ignore[no-untyped-call]
+    return result
+
+
+def accumulate(parameter: Tensor, gradient: Tensor) -> None:
+    """Add `gradient` to `parameter.grad`."""
+    if parameter.grad is None:
+        parameter.grad = gradient
+    else:
+        parameter.grad.add_(gradient)
+
+
+def accumulate_product(parameter: Tensor, left: Tensor, right: Tensor) -> None:
+    """Add leftᵀ · right to `parameter.grad` without a temporary; both are [tokens, width]."""
+    if parameter.grad is None:
+        parameter.grad = left.t() @ right
+    else:
+        parameter.grad.addmm_(left.t(), right)
+
+
+class _Linear(torch.autograd.Function):
+    @staticmethod
+    def forward(
+        ctx: Any, inputs: Tensor, weight: Tensor, bias: Tensor | None, deferred: DeferredGradients
+    ) -> Tensor:
+        ctx.save_for_backward(inputs, weight)  # autograd then notices a weight changed too early
+        ctx.weight, ctx.bias, ctx.deferred = weight, bias, deferred
+        return functional.linear(inputs, weight, bias)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, None, None, None]:
+        inputs, values = ctx.saved_tensors
+        weight, bias = ctx.weight, ctx.bias
+        wanted = ctx.needs_input_grad
+        rows = gradient.reshape(-1, gradient.shape[-1])
+        result = (rows @ values).view(inputs.shape) if wanted[0] else None
+
+        def work() -> None:
+            if wanted[1]:
+                accumulate_product(weight, rows, inputs.reshape(-1, inputs.shape[-1]))
+            if bias is not None and wanted[2]:
+                accumulate(bias, rows.sum(0))
+
+        if wanted[1] or wanted[2]:
+            ctx.deferred.add(work)
+        return result, None, None, None
+
+
+class Linear(DeferringModule):
+    """Y = X·Wᵀ + b on [..., inputs] → [..., outputs], with a weight gradient that can be deferred."""
+
+    def __init__(self, inputs: int, outputs: int, *, bias: bool) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.empty(outputs, inputs))
+        self.bias = nn.Parameter(torch.empty(outputs)) if bias else None
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        """Apply the layer."""
+        return linear(inputs, self.weight, self.bias, self.deferred)
+
+
+def linear(inputs: Tensor, weight: Tensor, bias: Tensor | None, deferred: DeferredGradients) -> Tensor:
+    """Apply Y = X·Wᵀ + b whose weight and bias gradients go through `deferred`."""
+    return apply(_Linear, inputs, weight, bias, deferred)
+
+
+class _AddBias(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, inputs: Tensor, bias: Tensor, deferred: DeferredGradients) -> Tensor:
+        ctx.bias, ctx.deferred = bias, deferred
+        return inputs + bias
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None, None]:
+        bias = ctx.bias
+        if ctx.needs_input_grad[1]:
+            ctx.deferred.add(
+                lambda: accumulate(bias, gradient.sum(tuple(range(gradient.dim() - bias.dim()))))
+            )
+        return gradient, None, None
+
+
+def add_bias(inputs: Tensor, bias: Tensor, deferred: DeferredGradients) -> Tensor:
+    """Add `bias` over the last dimensions of `inputs`; its gradient goes through `deferred`."""
+    return apply(_AddBias, inputs, bias, deferred)

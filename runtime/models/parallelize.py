@@ -1,0 +1,56 @@
+"""Tensor parallelism applied to a stage from outside: the model's own code knows nothing of it."""
+
+from __future__ import annotations
+
+from torch import nn
+
+from runtime.linear import Linear
+from runtime.models.embedding import Embedding, TokenEmbedding
+from runtime.models.stage import Stage
+from runtime.tensor_parallel import Enter, Leave, ShardSpec, TensorParallel, column_parallel, row_parallel
+
+
+def parallelize(stage: Stage, tp: TensorParallel) -> None:
+    """Replace the layers of a stage on the meta device by our shares, and say so in `stage.shard_specs`."""
+    shapes = {name: tuple(parameter.shape) for name, parameter in stage.named_parameters()}
+    dims: dict[str, int] = {}
+    if tp.size > 1:
+        for name, half in _halves(stage):
+            half.enter = Enter(tp)
+            for child, layer in list(half.named_children()):
+                if not isinstance(layer, Linear):
+                    continue
+                row = child in {"output", "down"}
+                share = row_parallel(layer, tp, Leave(tp)) if row else column_parallel(layer, tp)
+                setattr(half, child, share)
+                dims[f"{name}.{child}.weight"] = 1 if row else 0
+                if not row:
+                    dims[f"{name}.{child}.bias"] = 0
+        dims |= _parallelize_vocabulary(stage, tp)
+    stage.shard_specs = {name: ShardSpec(dim=dims.get(name), shape=shape) for name, shape in shapes.items()}
+
+
+def _parallelize_vocabulary(stage: Stage, tp: TensorParallel) -> dict[str, int]:
+    rows = tp.slice(stage.spec.vocab)
+    dims: dict[str, int] = {}
+    if stage.embedding is not None:
+        token = TokenEmbedding(len(rows), stage.spec.hidden, first_row=rows.start)
+        if isinstance(stage.embedding, Embedding):
+            stage.embedding.token, stage.embedding.leave = token, Leave(tp)
+        else:
+            stage.embedding["token"] = token
+        dims["embedding.token.weight"] = 0
+    if stage.head is not None:
+        stage.head.enter, stage.head.tp, stage.head.first_row = Enter(tp), tp, rows.start
+        if stage.head.output is not None:
+            stage.head.output = column_parallel(stage.head.output, tp)
+            dims["head.output.weight"] = 0
+    return dims
+
+
+def _halves(stage: Stage) -> list[tuple[str, nn.Module]]:
+    return [
+        (f"blocks.{layer}.{half}", block.get_submodule(half))
+        for layer, block in stage.blocks.items()
+        for half in ("attention", "mlp")
+    ]
