@@ -1,0 +1,74 @@
+"""What limits a layout, and why one is faster than another, in words."""
+
+from __future__ import annotations
+
+from planner.plan import Estimate, TimeBreakdown
+from profiles.cluster import ClusterSpec
+from profiles.units import format_seconds
+
+# Time that is not the model's own arithmetic, as people call it.
+OVERHEADS = {
+    "bubble": "bubble",
+    "tp_comm": "tp traffic",
+    "pp_comm": "pp traffic",
+    "dp_comm": "dp traffic",
+    "recompute": "recomputation",
+    "optimizer": "optimizer",
+}
+PARTS = {"forward": "forward", "backward": "backward", **OVERHEADS}
+NOTICEABLE = 0.05  # of the step
+NEARLY_FULL = 0.9  # of the device's memory
+
+
+def limits(estimate: Estimate, cluster: ClusterSpec) -> str:
+    """Name what keeps a layout from being faster: its largest overheads, and memory when nearly full."""
+    if not estimate.fits:
+        return "memory"
+    step = estimate.step_seconds or 1.0
+    shares = sorted(
+        ((getattr(estimate.time, field) / step, name) for field, name in OVERHEADS.items()), reverse=True
+    )
+    words = [f"{name} {share:.0%}" for share, name in shares[:2] if share >= NOTICEABLE]
+    if estimate.memory.peak_bytes > NEARLY_FULL * cluster.device.memory_bytes:
+        words.append("memory")
+    return ", ".join(words) or "compute"
+
+
+def compare(winner: Estimate, other: Estimate, *, name: str = "the runner-up") -> str:
+    """Say in one sentence by how much and through what `winner` is faster than `other`."""
+    if not other.fits:
+        return f"{name[0].upper()}{name[1:]} does not fit the memory of its devices."
+    gain = other.step_seconds - winner.step_seconds
+    percent = gain / winner.step_seconds if winner.step_seconds else 0.0
+    if abs(percent) < 0.0005:
+        return f"It ties with {name} in time; {_memory(winner, other)}."
+    less, more = _differences(winner.time, other.time)
+    verb = "faster" if gain > 0 else "slower"
+    text = f"It is {abs(percent):.1%} {verb} than {name}"
+    first, second = (less, more) if gain > 0 else (more, less)
+    if first:
+        text += f": {_phrase(first, 'less' if gain > 0 else 'more')}"
+        if second and second[0][0] > 0.1 * first[0][0]:
+            text += f", which outweighs {_phrase(second[:1], 'more' if gain > 0 else 'less')}"
+    return text + "."
+
+
+def _differences(
+    winner: TimeBreakdown, other: TimeBreakdown
+) -> tuple[list[tuple[float, str]], list[tuple[float, str]]]:
+    """Parts in which the winner takes less, and more, the largest first."""
+    changes = [(getattr(other, field) - getattr(winner, field), name) for field, name in PARTS.items()]
+    less = sorted(((seconds, name) for seconds, name in changes if seconds > 0), reverse=True)
+    more = sorted(((-seconds, name) for seconds, name in changes if seconds < 0), reverse=True)
+    return less, more
+
+
+def _phrase(parts: list[tuple[float, str]], word: str) -> str:
+    largest = [part for part in parts[:2] if part[0] >= 0.25 * parts[0][0]]
+    return " and ".join(f"{format_seconds(seconds)} {word} {name}" for seconds, name in largest)
+
+
+def _memory(winner: Estimate, other: Estimate) -> str:
+    if winner.memory.peak_bytes < other.memory.peak_bytes:
+        return "it needs less memory"
+    return "it is the plainer layout"
