@@ -7,50 +7,55 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
+from torch.nn import functional
 
 from runtime.linear import DeferredGradients, DeferringModule, apply
 
 
 class _Lookup(torch.autograd.Function):
     @staticmethod
-    def forward(
-        ctx: Any, tokens: Tensor, weight: Tensor, first_row: int, deferred: DeferredGradients
-    ) -> Tensor:
-        rows = tokens - first_row
+    def forward(ctx: Any, tokens: Tensor, layer: TokenEmbedding, weight: Tensor) -> Tensor:
+        ctx.weight, ctx.deferred = weight, layer.deferred
+        if layer.whole:
+            ctx.save_for_backward(tokens)
+            return functional.embedding(tokens, weight)
+        rows = tokens - layer.first_row
         ours = (rows >= 0) & (rows < weight.shape[0])
         result = weight.new_zeros((*tokens.shape, weight.shape[1]))
         result[ours] = weight[rows[ours]]
         ctx.save_for_backward(rows, ours)
-        ctx.weight, ctx.deferred = weight, deferred
         return result
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, gradient: Tensor) -> tuple[None, None, None, None]:
-        rows, ours = ctx.saved_tensors
+    def backward(ctx: Any, gradient: Tensor) -> tuple[None, None, None]:
+        rows, *ours = ctx.saved_tensors
         weight = ctx.weight
 
         def work() -> None:
             if weight.grad is None:
                 weight.grad = torch.zeros_like(weight)
-            weight.grad.index_add_(0, rows[ours], gradient[ours])
+            if ours:
+                weight.grad.index_add_(0, rows[ours[0]], gradient[ours[0]])
+            else:
+                weight.grad.index_add_(0, rows.flatten(), gradient.flatten(0, 1))
 
-        if ctx.needs_input_grad[1]:
+        if ctx.needs_input_grad[2]:
             ctx.deferred.add(work)
-        return None, None, None, None
+        return None, None, None
 
 
 class TokenEmbedding(DeferringModule):
-    """Rows `first_row` … of the token embedding; tokens outside them give zeros."""
+    """The token embedding, or when not `whole` its rows from `first_row` on; tokens outside give zeros."""
 
-    def __init__(self, rows: int, width: int, *, first_row: int = 0) -> None:
+    def __init__(self, rows: int, width: int, *, whole: bool = True, first_row: int = 0) -> None:
         super().__init__()
         self.weight = nn.Parameter(torch.empty(rows, width))
-        self.first_row = first_row
+        self.whole, self.first_row = whole, first_row
 
     def forward(self, tokens: Tensor) -> Tensor:
         """Look up int64 tokens [microbatch, seq]."""
-        return apply(_Lookup, tokens, self.weight, self.first_row, self.deferred)
+        return apply(_Lookup, tokens, self, self.weight)
 
 
 class PositionEmbedding(DeferringModule):

@@ -34,7 +34,7 @@ def _parallelize_vocabulary(stage: Stage, tp: TensorParallel) -> dict[str, int]:
     rows = tp.slice(stage.spec.vocab)
     dims: dict[str, int] = {}
     if stage.embedding is not None:
-        token = TokenEmbedding(len(rows), stage.spec.hidden, first_row=rows.start)
+        token = TokenEmbedding(len(rows), stage.spec.hidden, whole=False, first_row=rows.start)
         if isinstance(stage.embedding, Embedding):
             stage.embedding.token, stage.embedding.leave = token, Leave(tp)
         else:
