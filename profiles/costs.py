@@ -51,10 +51,12 @@ class CollectiveCost(Record):
     operation: Collective
     ranks: PositiveInt
     groups: PositiveInt = 1
+    stride: PositiveInt = 1  # distance between neighbours of a group, in ranks
     message_bytes: PositiveInt
     seconds: PositiveFloat
     spread_seconds: NonNegativeFloat
     samples: PositiveInt
+    cpu_seconds: NonNegativeFloat | None = None  # processor time of one rank, without accelerator
 
 
 class CostTable(Record):

@@ -1,0 +1,77 @@
+"""What `cuboid bench` prints: a table of layer times, one of messages, and the machine in a line."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from launcher.console import stdout_console, table
+from profiles.costs import CollectiveCost, CostTable, LayerCost
+from profiles.units import format_bytes, format_count, format_seconds
+
+PHASES = ("forward", "backward", "input_gradient", "weight_gradient", "recompute")
+
+
+def print_costs(costs: CostTable) -> None:
+    """Print a cost table for people."""
+    console = stdout_console()
+    console.print(
+        f"{costs.model.name} on {costs.device}, {costs.concurrent_ranks} ranks at once"
+        + (f" on {costs.cores} core(s)" if costs.cores else ""),
+        markup=False,
+    )
+    console.print(_layer_table(costs.layers))
+    console.print(_collective_table(costs.collectives))
+    console.print(machine_line(costs), markup=False)
+
+
+def machine_line(costs: CostTable) -> str:
+    """Return the matrix-product rate, the optimizer time and the bare memory in one sentence."""
+    parts = []
+    if costs.matmul_flops_per_second:
+        parts.append(f"matrix product {format_count(costs.matmul_flops_per_second, 'FLOP/s')} per rank")
+    if costs.optimizer_seconds_per_parameter:
+        seconds = format_seconds(costs.optimizer_seconds_per_parameter * 1e6)
+        parts.append(f"optimizer {seconds} per million parameters")
+    if costs.process_bytes:
+        parts.append(f"bare process {format_bytes(costs.process_bytes)}")
+    return "; ".join(parts)
+
+
+def _layer_table(layers: Iterable[LayerCost]) -> object:
+    rows: dict[tuple[str, int, int, bool, str], dict[str, LayerCost]] = {}
+    for cost in layers:
+        key = (cost.component, cost.tp, cost.microbatch, cost.sequence_parallel, cost.precision)
+        rows.setdefault(key, {})[cost.phase] = cost
+    shown = [phase for phase in PHASES if any(phase in phases for phases in rows.values())]
+    result = table("one layer, one microbatch: median ± half the quartile distance")
+    for name in ("component", "tp", "microbatch"):
+        result.add_column(name)
+    for phase in shown:
+        result.add_column(phase.replace("_", " "), justify="right")
+    result.add_column("kept", justify="right")
+    for (component, tp, microbatch, sequence_parallel, precision), phases in rows.items():
+        mark = (
+            f"{component}{' sp' if sequence_parallel else ''}{'' if precision == 'fp32' else ' ' + precision}"
+        )
+        cells = [_time(phases[phase]) if phase in phases else "" for phase in shown]
+        kept = format_bytes(next(iter(phases.values())).activation_bytes)
+        result.add_row(mark, str(tp), str(microbatch), *cells, kept)
+    return result
+
+
+def _collective_table(collectives: Iterable[CollectiveCost]) -> object:
+    result = table("messages")
+    for name in ("operation", "groups × ranks"):
+        result.add_column(name)
+    for name in ("message", "time", "rate"):
+        result.add_column(name, justify="right")
+    for cost in collectives:
+        rate = format_count(cost.message_bytes / cost.seconds, "B/s")
+        shape = f"{cost.groups} × {cost.ranks}" + (f", {cost.stride} apart" if cost.stride > 1 else "")
+        result.add_row(cost.operation, shape, format_bytes(cost.message_bytes), _time(cost), rate)
+    return result
+
+
+def _time(cost: LayerCost | CollectiveCost) -> str:
+    spread = 50 * cost.spread_seconds / cost.seconds
+    return f"{format_seconds(cost.seconds)} ± {spread:.0f} %"

@@ -1,0 +1,90 @@
+"""`cuboid bench`: measure layer and collective costs."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from launcher.console import print_json, stderr_console
+
+if TYPE_CHECKING:
+    from planner.bench import BenchProgress
+
+
+def bench(
+    *,
+    model: Annotated[str, typer.Option(help="Preset name, or a config.json or YAML file.")],
+    ranks: Annotated[
+        int | None, typer.Option(min=1, help="Processes that work at once [one per device or core].")
+    ] = None,
+    seconds: Annotated[float, typer.Option(min=1.0, help="Time to spend.")] = 60.0,
+    microbatch: Annotated[
+        list[int] | None,
+        typer.Option(min=1, help="Microbatch size to measure; repeat for several [1 2 4 8]."),
+    ] = None,
+    tp: Annotated[
+        list[int] | None,
+        typer.Option(min=1, help="Tensor-parallel degree to measure; repeat for several [all that fit]."),
+    ] = None,
+    seq_len: Annotated[int | None, typer.Option(min=1, help="Sequence length [the model's].")] = None,
+    output: Annotated[Path, typer.Option("-o", "--output", help="Where the costs go.")] = Path("costs.yaml"),
+    fresh: Annotated[bool, typer.Option("--fresh", help="Measure anew instead of going on.")] = False,
+    json: Annotated[bool, typer.Option("--json", help="Print one JSON document.")] = False,
+) -> None:
+    """Measure what this model's layers and messages cost here, with all ranks working at once.
+
+    The costs are written after every round; an interrupted measurement goes on from its output.
+
+    Example: cuboid bench --model bytes-1m --ranks 4 --seconds 30 -o costs.yaml
+    """
+    from planner.bench import measure  # noqa: PLC0415 (start-up time)
+    from planner.probe import probe  # noqa: PLC0415
+    from profiles.documents import plain  # noqa: PLC0415
+    from profiles.presets import load_model  # noqa: PLC0415
+
+    spec, cluster = load_model(model), probe()
+    with progress_line(seconds) as report:
+        table = measure(
+            spec,
+            ranks=ranks or cluster.devices_per_node,
+            seconds=seconds,
+            microbatches=microbatch or (1, 2, 4, 8),
+            seq_len=seq_len,
+            tensor_parallel=tp,
+            cluster=cluster,
+            output=output,
+            fresh=fresh,
+            progress=report,
+        )
+    if json:
+        print_json(plain(table))
+        return
+    from launcher.bench_report import print_costs  # noqa: PLC0415
+
+    print_costs(table)
+    stderr_console().print(f"wrote {output}", markup=False)
+
+
+@contextmanager
+def progress_line(seconds: float) -> Iterator[Callable[[BenchProgress], None]]:
+    """Show a measurement's progress on stderr: a bar on a terminal, nothing elsewhere."""
+    from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn  # noqa: PLC0415
+
+    console = stderr_console()
+    columns = (
+        TextColumn("bench"),
+        BarColumn(bar_width=30),
+        TimeElapsedColumn(),
+        TextColumn("{task.description}"),
+    )
+    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bar:
+        task = bar.add_task("starting the ranks", total=seconds)
+
+        def report(progress: BenchProgress) -> None:
+            bar.update(task, completed=seconds - progress.seconds_left, description=progress.text)
+
+        yield report

@@ -1,0 +1,132 @@
+"""One bench run: rounds over all points until the time is spent, the table written after every round.
+
+Every rank measures the same point at the same time. Rank 0 keeps the clock: before each point it tells all
+whether to measure it and for how long. The first round gives every point a few samples; later rounds add
+more, spread over the whole run, so that a disturbance of the machine does not fall on one point alone.
+"""
+
+from __future__ import annotations
+
+import math
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import torch
+import torch.distributed as dist
+
+from profiles.bench_request import BenchRequest
+from profiles.costs import CostTable
+from profiles.documents import write_yaml
+from runtime.bench.measured import Measured
+from runtime.bench.points import LayerPoint, MatmulPoint, OptimizerPoint, Point, points
+from runtime.bench.ranks import Place
+from runtime.bench.sampler import Sampler
+from runtime.bench.table import known_points, merge, table
+
+LEAST_SAMPLES = 3  # of all ranks together
+FIRST_ROUND_SHARE = 0.3
+LAST_SECONDS = 0.1
+WEIGHTS = {LayerPoint: 2.0, MatmulPoint: 3.0, OptimizerPoint: 2.0}  # every other point: 1
+
+
+@dataclass(frozen=True, kw_only=True)
+class Session:
+    """What one rank does from joining to leaving.
+
+    `deadline` is on `time.monotonic()` of rank 0. `known` is an earlier table of the same request: its points
+    are not measured again in the first round.
+    """
+
+    request: BenchRequest
+    output: Path
+    deadline: float
+    process_bytes: int
+    known: CostTable | None = None
+
+    def __call__(self, place: Place) -> None:
+        """Measure until the time is spent; rank 0 writes the table."""
+        todo = points(self.request, local_ranks=place.local_ranks)
+        pace = _Pace(deadline=self.deadline, window=self._window(todo))
+        sampler = Sampler(self.request, place)
+        results: dict[Point, Measured] = {}
+        skip = known_points(self.known, self.request) if self.known else frozenset()
+        first = [point for point in todo if point not in skip]
+        while True:
+            fresh = dict(self._round(first or todo, pace, sampler, place))
+            first, pace.round_number = [], pace.round_number + 1
+            for measured in _gathered(fresh, place):
+                for point, more in measured.items():
+                    results.setdefault(point, Measured()).add(more)
+            if place.rank == 0:
+                self._write(results)
+            if not fresh:
+                return
+
+    def _round(
+        self, todo: Sequence[Point], pace: _Pace, sampler: Sampler, place: Place
+    ) -> Iterator[tuple[Point, Measured]]:
+        for index, point in enumerate(todo):
+            seconds = _from_rank_0(pace.allowance(point) if place.rank == 0 else None, place)
+            if seconds is None:
+                continue
+            if place.rank == 0:
+                _say(f"round {pace.round_number}, {index + 1}/{len(todo)}: {point.name}", pace)
+            begin = time.monotonic()
+            least = math.ceil(LEAST_SAMPLES / place.ranks) if pace.round_number == 1 else 1
+            yield point, sampler.sample(point, window_seconds=seconds, least=least)
+            pace.spent[point] = time.monotonic() - begin
+
+    def _window(self, todo: Sequence[Point]) -> float:
+        return FIRST_ROUND_SHARE * self.request.seconds / sum(map(_weight, todo))
+
+    def _write(self, results: dict[Point, Measured]) -> None:
+        now = table(self.request, results, process_bytes=self.process_bytes)
+        write_yaml(self.output, merge(self.known, now) if self.known else now)
+
+
+@dataclass(kw_only=True)
+class _Pace:
+    """How rank 0 shares out the time."""
+
+    deadline: float
+    window: float
+    round_number: int = 1
+    spent: dict[Point, float] = field(default_factory=dict)
+
+    def allowance(self, point: Point) -> float | None:
+        """Return the seconds to sample `point` for, None to leave it out of this round."""
+        left = self.deadline - time.monotonic()
+        window = self.window * _weight(point)
+        if self.round_number == 1:
+            return max(0.0, min(window, left))
+        return None if left < max(LAST_SECONDS, self.spent.get(point, window)) else window
+
+
+def _weight(point: Point) -> float:
+    return WEIGHTS.get(type(point), 1.0)
+
+
+def _from_rank_0(seconds: float | None, place: Place) -> float | None:
+    message = torch.tensor([-1.0 if seconds is None else seconds], dtype=torch.float64, device=place.device)
+    dist.broadcast(message, src=0)
+    value = float(message)
+    return None if value < 0 else value
+
+
+def _gathered(fresh: dict[Point, Measured], place: Place) -> list[dict[Point, Measured]]:
+    """Return every rank's new samples on rank 0, nothing elsewhere."""
+    if place.rank != 0:
+        dist.gather_object(fresh, None, dst=0)
+        return []
+    parts: list[dict[Point, Measured]] = [{} for _ in range(place.ranks)]
+    dist.gather_object(fresh, parts, dst=0)
+    return parts
+
+
+def _say(text: str, pace: _Pace) -> None:
+    left = max(0.0, pace.deadline - time.monotonic())
+    sys.stderr.write(f"bench: {left:5.1f} s left, {text}\n")
+    sys.stderr.flush()

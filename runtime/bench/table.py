@@ -1,0 +1,152 @@
+"""From samples to the CostTable, and from an earlier table on."""
+
+from __future__ import annotations
+
+import platform
+from collections.abc import Mapping
+from typing import TypeVar
+
+import torch
+
+from profiles.bench_request import BenchRequest
+from profiles.costs import CollectiveCost, CostTable, LayerCost
+from runtime.bench.measured import Measured
+from runtime.bench.points import CollectivePoint, LayerPoint, MatmulPoint, OptimizerPoint, Point
+from runtime.bench.samples import summarise
+
+Key = tuple[object, ...]
+Cost = TypeVar("Cost", LayerCost, CollectiveCost)
+
+
+def table(request: BenchRequest, results: Mapping[Point, Measured], *, process_bytes: int) -> CostTable:
+    """Return the table of all that was measured."""
+    layers: list[LayerCost] = []
+    collectives: list[CollectiveCost] = []
+    matmul = optimizer = None
+    for point, measured in results.items():
+        if isinstance(point, LayerPoint):
+            layers.extend(_layer_costs(request, point, measured))
+        elif isinstance(point, CollectivePoint):
+            collectives.append(_collective_cost(point, measured))
+        elif isinstance(point, MatmulPoint):
+            matmul = 1.0 / min(summarise(laps).seconds for laps in measured.laps.values())
+        elif isinstance(point, OptimizerPoint) and measured.laps:
+            optimizer = summarise(measured.laps["seconds"]).seconds
+    return CostTable(
+        machine=request.machine,
+        device=request.device,
+        model=request.model,
+        concurrent_ranks=request.ranks,
+        cores=request.cores,
+        matmul_flops_per_second=matmul,
+        optimizer_seconds_per_parameter=optimizer,
+        process_bytes=process_bytes,
+        software={"torch": torch.__version__, "python": platform.python_version()},
+        layers=tuple(layers),
+        collectives=tuple(collectives),
+    )
+
+
+def _layer_costs(request: BenchRequest, point: LayerPoint, measured: Measured) -> list[LayerCost]:
+    costs = []
+    for phase in ("forward", "backward", "input_gradient", "weight_gradient"):
+        if phase not in measured.laps:
+            continue
+        summary = summarise(measured.laps[phase])
+        footprint = measured.footprint
+        costs.append(
+            LayerCost(
+                component=point.component,
+                phase=phase,
+                microbatch=point.microbatch,
+                seq_len=request.seq_len,
+                tp=point.tp,
+                precision=request.precision,
+                seconds=summary.seconds,
+                spread_seconds=summary.spread_seconds,
+                samples=summary.samples,
+                cpu_seconds=summary.cpu_seconds,
+                activation_bytes=footprint.activation_bytes if footprint else 0,
+                workspace_bytes=footprint.workspace_bytes if footprint else 0,
+            )
+        )
+    return costs
+
+
+def _collective_cost(point: CollectivePoint, measured: Measured) -> CollectiveCost:
+    summary = summarise(measured.laps["seconds"])
+    return CollectiveCost(
+        operation=point.operation,
+        ranks=point.ranks,
+        groups=point.groups,
+        stride=point.stride,
+        message_bytes=point.message_bytes,
+        seconds=summary.seconds,
+        spread_seconds=summary.spread_seconds,
+        samples=summary.samples,
+        cpu_seconds=summary.cpu_seconds,
+    )
+
+
+def same_subject(known: CostTable, request: BenchRequest) -> bool:
+    """Tell whether an earlier table measured the same model on the same machine with as many ranks."""
+    return (
+        known.model == request.model
+        and known.machine == request.machine
+        and known.device == request.device
+        and known.concurrent_ranks == request.ranks
+        and known.cores == request.cores
+        and known.software.get("torch") == torch.__version__
+    )
+
+
+def known_points(known: CostTable, request: BenchRequest) -> frozenset[Point]:
+    """Return the points that an earlier table of the same subject holds."""
+    found: set[Point] = {
+        LayerPoint(component=cost.component, microbatch=cost.microbatch, tp=cost.tp)
+        for cost in known.layers
+        if cost.seq_len == request.seq_len and cost.precision == request.precision
+    }
+    found |= {
+        CollectivePoint(
+            operation=cost.operation,
+            ranks=cost.ranks,
+            groups=cost.groups,
+            stride=cost.stride,
+            message_bytes=cost.message_bytes,
+        )
+        for cost in known.collectives
+    }
+    if known.matmul_flops_per_second:
+        found.add(MatmulPoint())
+    if known.optimizer_seconds_per_parameter:
+        found.add(OptimizerPoint())
+    return frozenset(found)
+
+
+def merge(known: CostTable, now: CostTable) -> CostTable:
+    """Return both tables' entries; where both have one, that with more samples."""
+    return now.model_copy(
+        update={
+            "layers": _merged(known.layers, now.layers),
+            "collectives": _merged(known.collectives, now.collectives),
+            "matmul_flops_per_second": now.matmul_flops_per_second or known.matmul_flops_per_second,
+            "optimizer_seconds_per_parameter": now.optimizer_seconds_per_parameter
+            or known.optimizer_seconds_per_parameter,
+            "notes": tuple(dict.fromkeys((*known.notes, *now.notes))),
+        }
+    )
+
+
+def _merged(known: tuple[Cost, ...], now: tuple[Cost, ...]) -> tuple[Cost, ...]:
+    entries: dict[Key, Cost] = {_key(cost): cost for cost in known}
+    for cost in now:
+        before = entries.get(_key(cost))
+        if before is None or cost.samples >= before.samples:
+            entries[_key(cost)] = cost
+    return tuple(entries.values())
+
+
+def _key(cost: LayerCost | CollectiveCost) -> Key:
+    measured = {"seconds", "spread_seconds", "samples", "cpu_seconds", "activation_bytes", "workspace_bytes"}
+    return tuple(value for name, value in cost if name not in measured)
