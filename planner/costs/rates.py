@@ -7,6 +7,7 @@ Pieces     one microbatch through a block, the embedding and the head; exposed t
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Literal, Protocol
 
 import numpy as np
 
@@ -15,10 +16,49 @@ from planner.costs.compute import ComponentTimes, Slice
 from planner.costs.flops import Number
 from planner.costs.memory import gradient_element_bytes
 from planner.costs.software import Software
-from planner.layout import Layout
-from profiles.cluster import ClusterSpec
+from planner.layout import Layout, Overlap
+from profiles.cluster import ClusterSpec, Precision
 from profiles.costs import Collective, CostTable
 from profiles.model import ModelSpec
+
+
+class Degrees(Protocol):
+    """What the price of a layout's pieces depends on: a `Layout`, or many of them as columns of arrays."""
+
+    @property
+    def tp(self) -> Number:
+        """Tensor-parallel degree."""
+
+    @property
+    def pp(self) -> Number:
+        """Pipeline degree."""
+
+    @property
+    def dp(self) -> Number:
+        """Data-parallel degree."""
+
+    @property
+    def microbatch(self) -> Number:
+        """Sequences of one microbatch."""
+
+    @property
+    def sequence_parallel(self) -> Number:
+        """Whether norms and residuals are split over tp."""
+
+    @property
+    def zero(self) -> Number:
+        """ZeRO stage."""
+
+    @property
+    def precision(self) -> Precision:
+        """Training precision."""
+
+    @property
+    def overlap(self) -> Overlap:
+        """Which communication runs beside computation."""
+
+    def stride(self, axis: Literal["tp", "dp", "pp"], /) -> Number:
+        """Return the distance in ranks between neighbours along `axis`."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -28,13 +68,13 @@ class Pieces:
     block: ComponentTimes
     embedding: ComponentTimes
     head: ComponentTimes
-    tp_forward: float
-    tp_backward: float
-    tp_recompute: float
-    tp_embedding: float
-    tp_head: float
-    hop_seconds: float
-    hop_latency: float
+    tp_forward: Number
+    tp_backward: Number
+    tp_recompute: Number
+    tp_embedding: Number
+    tp_head: Number
+    hop_seconds: Number
+    hop_latency: Number
     origin: dict[str, str]
 
 
@@ -47,8 +87,8 @@ def tp_collectives(layout_sequence_parallel: Number) -> tuple[Number, Number]:
     return 2, np.where(layout_sequence_parallel, 2, 0)
 
 
-def analytic_pieces(model: ModelSpec, cluster: ClusterSpec, layout: Layout, software: Software) -> Pieces:
-    """Price the pieces from the device's and links' constants."""
+def analytic_pieces(model: ModelSpec, cluster: ClusterSpec, layout: Degrees, software: Software) -> Pieces:
+    """Price the pieces from the device's and links' constants; columns of layouts give columns of times."""
     part = Slice(
         microbatch=layout.microbatch,
         tp=layout.tp,
@@ -58,21 +98,19 @@ def analytic_pieces(model: ModelSpec, cluster: ClusterSpec, layout: Layout, soft
     device = cluster.device
     message = part.element_bytes * layout.microbatch * model.seq_len * model.hidden
     route = communication.path(cluster, layout.tp, layout.stride("tp"))
-    reduce = float(communication.all_reduce_seconds(route, message))
-    gather = float(communication.all_gather_seconds(route, message))
+    reduce = _plain(communication.all_reduce_seconds(route, message))
+    gather = _plain(communication.all_gather_seconds(route, message))
     count, gathers = tp_collectives(layout.sequence_parallel)
     hidden = software.tp_overlap if layout.overlap.tp else 0.0
     hop_route = communication.path(cluster, layout.pp, layout.stride("pp"))
-    hop = float(
-        communication.send_seconds(hop_route, message / (layout.tp if layout.sequence_parallel else 1))
-    )
-    latency = float(hop_route.outer_hop_seconds) if layout.pp > 1 else 0.0
+    hop = _plain(communication.send_seconds(hop_route, message / part.outer_tp))
+    latency = _plain(np.where(hop_route.ranks > 1, hop_route.outer_hop_seconds, 0.0))
     return Pieces(
         block=compute.block_times(model, device, software, part),
         embedding=compute.embedding_times(model, device, software, part),
         head=compute.head_times(model, device, software, part),
         tp_forward=count * reduce * (1 - hidden),
-        tp_backward=count * reduce * (1 - hidden) + float(gathers) * gather * (1 - hidden),
+        tp_backward=(count * reduce + _plain(gathers) * gather) * (1 - hidden),
         tp_recompute=count * reduce * (1 - hidden),
         tp_embedding=reduce,
         tp_head=reduce,
@@ -153,18 +191,23 @@ def _collective(
 
 
 def reduction_seconds(
-    cluster: ClusterSpec, layout: Layout, software: Software, parameters: float, costs: CostTable | None
-) -> float:
+    cluster: ClusterSpec, layout: Degrees, software: Software, parameters: Number, costs: CostTable | None
+) -> Number:
     """Seconds to reduce `parameters` gradients over dp, and with ZeRO to gather the weights."""
-    if layout.dp == 1:
-        return 0.0
     gradients = gradient_element_bytes(software, layout.precision) * parameters
     if costs is not None:
+        assert isinstance(layout, Layout)
         return _collective(costs, cluster, layout, "all_reduce", axis="dp", message=gradients)
     route = communication.path(cluster, layout.dp, layout.stride("dp"))
-    if layout.zero == 0:
-        return float(communication.all_reduce_seconds(route, gradients))
     weights = compute.ELEMENT_BYTES[layout.precision] * parameters
-    return float(
-        communication.all_gather_seconds(route, gradients) + communication.all_gather_seconds(route, weights)
+    reduced = communication.all_reduce_seconds(route, gradients)
+    sharded = communication.all_gather_seconds(route, gradients) + communication.all_gather_seconds(
+        route, weights
     )
+    return _plain(np.where(np.asarray(layout.zero) == 0, reduced, sharded))
+
+
+def _plain(value: Number) -> Number:
+    """Return a float for the value of one layout, the array for the values of many."""
+    array = np.asarray(value, dtype=float)
+    return float(array) if array.ndim == 0 else array
