@@ -1,19 +1,59 @@
-"""Probe this machine."""
+"""Probe this machine, or replay what was recorded on another."""
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
+from planner.probe.assemble import cluster_of
 from planner.probe.cpu import cpu_cluster
 from planner.probe.files import Files, LiveFiles
 from planner.probe.host import read_host
+from planner.probe.node import read_node
+from planner.probe.nvml import LiveNvml, Nvml
 from profiles.cluster import ClusterSpec
+from profiles.topology import ClusterTopology
 
 
-def probe(*, ranks: int | None = None, files: Files | None = None) -> ClusterSpec:
-    """Return this machine as a cluster of one node. Never raises: what cannot be seen is in `notes`.
+@dataclass(frozen=True, kw_only=True)
+class Sources:
+    """Where the probe asks: the driver's library and the system's files."""
 
-    `ranks` is the number of rank slots on a machine without accelerators (default: one per usable core).
+    nvml: Nvml
+    files: Files
+
+
+def live_sources() -> Sources:
+    """Return this machine."""
+    return Sources(nvml=LiveNvml(), files=LiveFiles())
+
+
+def probe(
+    *, ranks: int | None = None, device: str | None = None, sources: Sources | None = None
+) -> ClusterSpec:
+    """Return this machine as a cluster of one node; what cannot be seen is in `notes`.
+
+    `ranks` is the number of rank slots on a machine without accelerators (default: one per usable core);
+    `device` names the preset of the devices, when the driver's word for them is not to be trusted.
+
+    Raises:
+        FieldError: when there is no preset `device`; nothing that the machine answers raises.
     """
-    host = read_host(files or LiveFiles())
+    sources = sources or live_sources()
+    host = read_host(sources.files)
+    node = read_node(sources.nvml, sources.files, host)
+    if node.devices:
+        return cluster_of(node, device=device)
     cluster = cpu_cluster(host, ranks=ranks)
-    notes = ("only processors were looked at, no accelerators", *cluster.notes)
-    return cluster.model_copy(update={"notes": notes})
+    seen = [f"{p.message}" + (f" → {p.remedy}" if p.remedy else "") for p in node.problems]
+    notes = (
+        *seen,
+        "no accelerator was found",
+        *node.notes,
+        *(n for n in cluster.notes if n not in host.notes),
+    )
+    return cluster.model_copy(
+        update={
+            "notes": notes,
+            "topology": ClusterTopology(node=node, hosts=(node.host,) if node.host else ()),
+        }
+    )

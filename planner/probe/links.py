@@ -1,0 +1,159 @@
+"""The link classes of a node, from the innermost to the outermost, as the planner's cost model reads them.
+
+    span 2   a pair: the links between its two devices
+    span 4   a quad: for a ring, the links that each device has to the others of its four
+    span 8   the node …
+    null     the network between nodes
+
+A class is listed where a larger run behaves differently: a box of NVLink pairs has `nvlink` of span 2 and
+`pcie` of span 8; with NVSwitch one class of span 8 says all.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from itertools import combinations
+
+from planner.probe.order import has_ring, link_count, runs
+from planner.probe.pci import farther
+from profiles.cluster import LinkKind, LinkSpec
+from profiles.topology import NodeNic, NodeTopology
+
+LATENCY_SECONDS: dict[LinkKind, float] = {
+    "nvswitch": 3e-6,
+    "nvlink": 4e-6,
+    "xgmi": 4e-6,
+    "pcie": 8e-6,
+    "shared_memory": 60e-6,
+    "infiniband": 8e-6,
+    "roce": 10e-6,
+    "efa": 20e-6,
+    "ethernet": 30e-6,
+    "unknown": 30e-6,
+}
+# One NVLink or xGMI link in one direction, when neither driver nor file tells its version.
+ASSUMED_LINK_BYTES_PER_SECOND: dict[str, float] = {"nvlink": 25e9, "nvswitch": 25e9, "xgmi": 64e9}
+ASSUMED_PCIE_BYTES_PER_SECOND = 31.5e9  # PCIe 4.0 x16
+ASSUMED_NIC_BYTES_PER_SECOND = 12.5e9  # 100 Gb/s
+ASSUMED_ETHERNET_BYTES_PER_SECOND = 1.25e9  # 10 Gb/s
+NOMINAL = "nominal, until `cuboid bench` measures it"
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Class:
+    """How the devices of one run reach each other."""
+
+    kind: LinkKind
+    bytes_per_second: float
+    relation: str
+    source: str
+
+
+def link_classes(node: NodeTopology) -> tuple[LinkSpec, ...]:
+    """Return the classes inside the node (spans) and between nodes (the last one, span null)."""
+    count = len(node.devices)
+    order = node.device_order or tuple(range(count))
+    found: list[tuple[int, _Class]] = []
+    for span in (d for d in range(2, count + 1) if count % d == 0):
+        slowest = min((_class(node, run) for run in runs(order, span)), key=lambda c: c.bytes_per_second)
+        # A class that goes on with the same rate in larger runs is listed once, with the largest.
+        if found and (found[-1][1].kind, found[-1][1].bytes_per_second) == (
+            slowest.kind,
+            slowest.bytes_per_second,
+        ):
+            found.pop()
+        found.append((span, slowest))
+    kinds = [c.kind for _, c in found]
+    inside = [
+        LinkSpec(
+            name=c.kind if kinds.count(c.kind) == 1 else f"{c.kind}-{span}",
+            kind=c.kind,
+            span=span,
+            bytes_per_second=c.bytes_per_second,
+            latency_seconds=LATENCY_SECONDS[c.kind],
+            source=c.source,
+        )
+        for span, c in found
+    ]
+    return (*inside, network_link(node))
+
+
+def _class(node: NodeTopology, run: tuple[int, ...]) -> _Class:
+    cells = [node.relation(a, b) for a, b in combinations(run, 2)]
+    xgmi = any(cell == "XGMI" for cell in cells)
+    if has_ring(node, run) and "MIG" not in cells:
+        kind: LinkKind = "xgmi" if xgmi else ("nvswitch" if node.switched else "nvlink")
+        known = [r for r in (node.devices[d].link_bytes_per_second for d in run) if r]
+        rate = min(known) if known else ASSUMED_LINK_BYTES_PER_SECOND[kind]
+        if node.switched:
+            links = min(link_count(cell) for cell in cells)
+        else:
+            links = min(sum(link_count(node.relation(a, b)) for b in run if b != a) for a in run)
+        label = "xGMI" if xgmi else "NVLink"
+        basis = f"{node.origins.get('matrix', 'assumed')}" if known else "rate per link assumed"
+        source = f"{links} {label}(s) of {rate / 1e9:g} GB/s, {NOMINAL} ({basis})"
+        return _Class(kind=kind, bytes_per_second=links * rate, relation="fast", source=source)
+    relation = cells[0]
+    for cell in cells[1:]:
+        relation = farther(relation, cell)
+    rates = [r for r in (node.devices[d].pcie_bytes_per_second for d in run) if r]
+    rate = min(rates) if rates else ASSUMED_PCIE_BYTES_PER_SECOND
+    basis = node.origins.get("devices", "assumed") if rates else "assumed: PCIe 4.0 x16"
+    where = {"SYS": "across sockets", "MIG": "between slices"}.get(relation, f"at most {relation}")
+    return _Class(
+        kind="pcie", bytes_per_second=rate, relation=relation, source=f"PCIe {where}, {NOMINAL} ({basis})"
+    )
+
+
+def compute_nics(node: NodeTopology) -> list[NodeNic]:
+    """Return the NICs that training traffic can use: marked for it, and not down."""
+    return [nic for nic in node.nics if nic.compute and nic.state != "down"]
+
+
+def network_link(node: NodeTopology) -> LinkSpec:
+    """Return the class between nodes: one port, and how many devices share it."""
+    nics = compute_nics(node)
+    devices = max(1, len(node.devices))
+    if not nics:
+        return LinkSpec(
+            name="ethernet",
+            kind="ethernet",
+            bytes_per_second=ASSUMED_ETHERNET_BYTES_PER_SECOND,
+            latency_seconds=LATENCY_SECONDS["ethernet"],
+            shared_by=devices,
+            source="assumed: no NIC was seen; 10 Gb/s a node",
+        )
+    kinds: list[LinkKind] = [nic.kind for nic in nics]
+    kind = max(sorted(set(kinds)), key=kinds.count)
+    rates = [nic.bytes_per_second for nic in nics if nic.bytes_per_second]
+    rate = min(rates) if rates else ASSUMED_NIC_BYTES_PER_SECOND
+    told = f"{rate * 8 / 1e9:g} Gb/s a port" + ("" if rates else " assumed: the rate is not known")
+    origin = node.origins.get("nics", "assumed")
+    return LinkSpec(
+        name=kind if kind != "unknown" else "network",
+        kind=kind,
+        bytes_per_second=rate,
+        latency_seconds=LATENCY_SECONDS[kind],
+        shared_by=devices / len(nics),
+        source=f"{len(nics)} port(s) for {devices} device(s), {told} ({origin})",
+    )
+
+
+def nearest_nics(node: NodeTopology) -> list[tuple[int, str] | None]:
+    """Return of every device the nearest usable NIC (index among `nics`) and its relation.
+
+    Among equally near ones a device takes the one that fewest devices before it took.
+    """
+    rank = {relation: i for i, relation in enumerate(("PIX", "PXB", "C2C", "PHB", "NODE", "SYS", "?"))}
+    usable = [i for i, nic in enumerate(node.nics) if nic in compute_nics(node)]
+    taken = dict.fromkeys(usable, 0)
+    found: list[tuple[int, str] | None] = []
+    for device in range(len(node.devices)):
+        cells = {i: node.relation(device, len(node.devices) + i) for i in usable}
+        if not cells:
+            found.append(None)
+            continue
+        best = min(cells, key=lambda i: (rank.get(cells[i], len(rank)), taken[i], i))
+        taken[best] += 1
+        found.append((best, cells[best]))
+    return found

@@ -1,0 +1,122 @@
+"""The sentence a person needs: what the machine is, and how far tensor parallelism should reach."""
+
+from __future__ import annotations
+
+from collections import Counter
+
+from planner.probe.identify import short_name
+from planner.probe.links import compute_nics, nearest_nics
+from planner.probe.order import all_joined, has_ring, is_cube_mesh, is_fast, islands, runs
+from profiles.topology import NodeTopology
+
+
+def describe_node(node: NodeTopology) -> str:
+    """Return one sentence: devices, their links, NICs, and the advice for tp."""
+    if not node.devices:
+        return "no accelerator was found"
+    parts = [_devices(node), _links(node), _nics(node)]
+    return ", ".join(part for part in parts if part) + f": {_advice(node)}"
+
+
+def largest_fast_span(node: NodeTopology) -> int:
+    """Return the largest run of devices that a ring over direct links or NVSwitch joins; 1 without any."""
+    count = len(node.devices)
+    order = node.device_order or tuple(range(count))
+    spans = [s for s in range(2, count + 1) if count % s == 0]
+    return max((s for s in spans if all(has_ring(node, run) for run in runs(order, s))), default=1)
+
+
+def _devices(node: NodeTopology) -> str:
+    slices = [device for device in node.devices if device.slice is not None]
+    if slices:
+        boards = {device.bus_id or device.index for device in slices}
+        profiles = ", ".join(f"{n} × {name}" for name, n in sorted(Counter(d.slice for d in slices).items()))
+        return f"{len(slices)} MIG slices ({profiles}) of {len(boards)} × {short_name(slices[0].name)}"
+    names = Counter(short_name(device.name) for device in node.devices)
+    return " and ".join(f"{n} × {name}" for name, n in names.items())
+
+
+def _links(node: NodeTopology) -> str:
+    count = len(node.devices)
+    if count == 1:
+        return "single device" + (" with links to the processor" if node.devices[0].host_links else "")
+    label = "xGMI" if any(cell == "XGMI" for row in node.matrix for cell in row) else "NVLink"
+    if any(device.slice for device in node.devices):
+        return "no links between slices"
+    if not any(is_fast(cell) for row in node.matrix for cell in row):
+        cells = {node.relation(a, b) for a in range(count) for b in range(a)}
+        if cells == {"?"}:
+            return "links between devices not known"
+        return "PCIe only" + ("" if label == "xGMI" else " (no NVLink seen)")
+    if node.switched:
+        through = f"{node.nvswitches} NVSwitches" if node.nvswitches else "NVSwitch"
+        beyond = " in a domain that reaches beyond the node" if node.devices[0].fabric else ""
+        if all_joined(node, range(count)):
+            return f"all-to-all {label} through {through}{beyond}"
+        return f"{label} through {through}{beyond}, but not between all pairs"
+    if is_cube_mesh(node):
+        return f"{label} hybrid cube mesh ({_link_counts(node)} links per device)"
+    if all_joined(node, range(count)):
+        return f"all-to-all {label}" + (f" ({_link_counts(node)} links)" if label == "NVLink" else "")
+    sizes = Counter(len(group) for group in islands(node, is_fast))
+    names = {1: "single devices", 2: "pairs", 4: "fours"}
+    shape = " and ".join(f"{names.get(size, f'groups of {size}')}" for size in sorted(sizes, reverse=True))
+    return f"{label} {shape} ({_link_counts(node)} links), PCIe between them"
+
+
+def _link_counts(node: NodeTopology) -> str:
+    counts = {d.links for d in node.devices if d.links}
+    if not counts:
+        return "?"
+    return str(min(counts)) if len(counts) == 1 else f"{min(counts)}–{max(counts)}"
+
+
+def _nics(node: NodeTopology) -> str:
+    nics, devices = compute_nics(node), len(node.devices)
+    if not nics:
+        return "no NIC seen"
+    rates = {nic.bytes_per_second for nic in nics}
+    rate = next(iter(rates)) if len(rates) == 1 else None
+    speed = f"{rate * 8 / 1e9:g} Gb/s " if rate else ""
+    kind = Counter(nic.kind for nic in nics).most_common(1)[0][0]
+    label = {"efa": "EFA ", "ethernet": "Ethernet "}.get(kind, "")
+    if len(nics) == devices:
+        text = f"one {speed}{label}NIC per {_unit(node)}"
+    elif len(nics) < devices and devices % len(nics) == 0:
+        text = f"one {speed}{label}NIC for {devices // len(nics)} {_unit(node)}s"
+    elif len(nics) % devices == 0:
+        text = f"{len(nics) // devices} {speed}{label}NICs per {_unit(node)}"
+    else:
+        text = f"{len(nics)} {speed}{label}NICs for {devices} {_unit(node)}s"
+    return text + (" (rails)" if is_railed(node) else "")
+
+
+def is_railed(node: NodeTopology) -> bool:
+    """Tell whether every device has a NIC of its own behind the same PCIe switch, in the same order."""
+    nearest = nearest_nics(node)
+    if len(nearest) < 2 or any(each is None or each[1] not in {"PIX", "PXB"} for each in nearest):
+        return False
+    chosen = [each[0] for each in nearest if each]
+    return chosen == sorted(set(chosen))
+
+
+def _unit(node: NodeTopology) -> str:
+    return "slice" if any(device.slice for device in node.devices) else "GPU"
+
+
+def _advice(node: NodeTopology) -> str:
+    count, span = len(node.devices), largest_fast_span(node)
+    if any(device.slice for device in node.devices):
+        return "tp 1 (slices have no links); turn MIG off for training"
+    if count == 1:
+        return "tp 1"
+    if span == count:
+        text = f"tp up to {count} inside a node"
+        if is_cube_mesh(node):
+            text += " over rings (4 where all are joined)"
+        if node.devices[0].fabric:
+            text += ", further inside the NVLink domain"
+        return text
+    if not any(is_fast(cell) for row in node.matrix for cell in row):
+        return f"tp at most 2 of {count} (over PCIe it costs more than it saves); prefer pp and dp"
+    return f"tp up to {span} inside a node; beyond that it runs over PCIe"
