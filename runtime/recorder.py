@@ -1,0 +1,61 @@
+"""What this rank is doing now, and when it did what during the running step.
+
+Timing a cell costs two clock reads, so it is always on; the watchdog reads `current` from its own thread.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import NamedTuple
+
+from planner.schedules import LoweredAction
+
+Label = LoweredAction | str
+
+
+class Span(NamedTuple):
+    """One entry of a rank's timeline, in seconds of the rank's clock; it waited from `start` to `ready`."""
+
+    label: Label
+    start: float
+    ready: float
+    end: float
+
+
+class Recorder:
+    """Collects the spans of one step. Everything between `begin` and `end` belongs to one cell."""
+
+    def __init__(self, clock: Callable[[], float] = time.perf_counter) -> None:
+        self._clock = clock
+        self.step = 0
+        self.current: Label = "start"
+        self.since = clock()  # when anything last moved
+        self.spans: list[Span] = []
+
+    def begin_step(self, step: int) -> None:
+        """Forget the last step's spans."""
+        self.step, self.spans = step, []
+
+    def begin(self, label: Label) -> None:
+        """Enter a cell."""
+        self.current = label
+        self.since = self._ready = self._clock()
+
+    def waited(self) -> None:
+        """Mark that all time since `begin` was spent waiting for data."""
+        self._ready = self._clock()
+
+    def end(self) -> None:
+        """Leave the cell."""
+        self.spans.append(Span(self.current, self.since, self._ready, self._clock()))
+
+    @contextmanager
+    def phase(self, name: str, *, waits: bool = False) -> Iterator[None]:
+        """Record a part of the step that is not in the schedule; with `waits` all of it is waiting."""
+        self.begin(name)
+        yield
+        if waits:
+            self.waited()
+        self.end()
