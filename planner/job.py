@@ -10,6 +10,7 @@ from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, Pos
 from planner.plan import Plan, load_plan, plan_from_data
 from profiles.documents import Record, read_document, validate
 from profiles.errors import FieldError
+from profiles.site import SlurmOptions
 
 
 class DataSpec(Record):
@@ -59,6 +60,7 @@ class Job(Record):
     timeout_seconds: PositiveFloat = 600.0  # a rank that waits longer than this ends the job
     trace_step: NonNegativeInt | None = None  # the step whose timeline is kept
     environment: dict[str, str] = Field(default_factory=dict)
+    slurm: SlurmOptions = Field(default_factory=SlurmOptions)  # wins over site.yaml
 
 
 class _JobFile(Record):
@@ -74,6 +76,7 @@ class _JobFile(Record):
     timeout_seconds: PositiveFloat = 600.0
     trace_step: NonNegativeInt | None = None
     environment: dict[str, str] = Field(default_factory=dict)
+    slurm: SlurmOptions = Field(default_factory=SlurmOptions)  # wins over site.yaml
 
 
 def load_job(path: Path) -> Job:

@@ -1,0 +1,222 @@
+"""A real SLURM on this machine, and jobs for it.
+
+Nodes are namespaces of this machine (see the head of `mini-cluster`); the tests skip, with the reason, where
+that script or the right to install Debian's packages is missing.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import shutil
+import subprocess
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from launcher.run_directory import RunDirectory, create_run, read_json_lines
+from launcher.slurm import prepare, submit
+from launcher.slurm.client import job_info
+from planner.job import CheckpointSpec, Job
+from planner.plan import Plan, plan_from_data
+from profiles.site import SlurmOptions
+
+ROOT = Path(__file__).parents[3]
+SCRIPT = ROOT.parent / "shared" / "slurm" / "mini-cluster"
+PACKAGES = {"sbatch": "slurm-wlm", "munged": "munge", "ip": "iproute2", "shellcheck": "shellcheck"}
+NODES = 4
+LOCK = Path("/tmp/cuboid-slurm")
+
+
+def missing_packages() -> list[str]:
+    path = os.environ.get("PATH", "") + ":/usr/sbin:/sbin"
+    return [package for command, package in PACKAGES.items() if shutil.which(command, path=path) is None]
+
+
+@pytest.fixture(scope="session")
+def debian_packages() -> None:
+    """Installs SLURM, munge, iproute2 and ShellCheck where that is possible."""
+    missing = missing_packages()
+    if missing and os.geteuid() == 0 and shutil.which("apt-get"):
+        environment = {**os.environ, "DEBIAN_FRONTEND": "noninteractive"}
+        install = [
+            "apt-get",
+            "-qq",
+            "-y",
+            "-o",
+            "DPkg::Lock::Timeout=120",
+            "install",
+            "--no-install-recommends",
+        ]
+        subprocess.run(["apt-get", "-qq", "update"], capture_output=True, check=False, timeout=600)
+        subprocess.run([*install, *missing], env=environment, capture_output=True, check=False, timeout=600)
+        missing = missing_packages()
+    if missing:
+        pytest.skip(f"needs the Debian packages {', '.join(missing)}, and root to install them")
+
+
+@dataclass
+class Cluster:
+    """The verbs of the mini-cluster, and what tests do with jobs on it."""
+
+    folder: Path
+    path: str
+    jobs: list[str] = field(default_factory=list)
+
+    def verb(self, *words: str, check: bool = True) -> str:
+        command = [str(SCRIPT), "--dir", str(self.folder), *words]
+        done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=120)
+        assert not check or done.returncode == 0, f"{words}: {done.stdout}{done.stderr}"
+        return done.stdout
+
+    def on(self, host: str, *words: str, check: bool = True) -> str:
+        return self.verb("exec", host, *words, check=check)
+
+    def processes(self, host: str, pattern: str) -> list[int]:
+        """Ids, in the host's own process table, of the processes whose command line matches."""
+        return [int(pid) for pid in self.on(host, "pgrep", "-f", pattern, check=False).split()]
+
+    def launch(self, run: RunDirectory, **options: Any) -> tuple[str, ...]:
+        options.setdefault("time_limit", "10:00")
+        options.setdefault("exclusive", False)
+        options.setdefault("preflight", "off")
+        submission = prepare(run.job(), run.path, options=SlurmOptions(**options))
+        jobs = submit(submission)
+        self.jobs += jobs
+        return jobs
+
+    def state(self, job: str) -> str:
+        info = job_info(job)
+        return info.state if info else "UNKNOWN"
+
+    def wait(self, until: Callable[[], Any], seconds: float, what: str = "") -> Any:
+        limit = time.monotonic() + seconds
+        while time.monotonic() < limit:
+            value = until()
+            if value:
+                return value
+            time.sleep(0.2)
+        raise AssertionError(f"not within {seconds} s: {what}\n{self.verb('status', check=False)}")
+
+    def settle(self, run: RunDirectory, seconds: float = 60.0) -> str:
+        """Wait until the run has a verdict, and return it."""
+        path = run.path / "launch" / "verdict"
+        return self.wait(lambda: path.exists() and path.read_text().strip(), seconds, f"verdict\n{tail(run)}")
+
+
+def tail(run: RunDirectory) -> str:
+    texts = [
+        f"{path.name}:\n{path.read_text(errors='replace')[-1500:]}" for path in sorted(run.logs.glob("*.log"))
+    ]
+    return "\n".join(texts)
+
+
+def attempts(run: RunDirectory, event: str = "end") -> list[dict[str, Any]]:
+    return [
+        line for line in read_json_lines(run.path / "launch" / "attempts.jsonl") if line["event"] == event
+    ]
+
+
+@pytest.fixture(scope="session")
+def cluster_process(debian_packages: None) -> Iterator[Cluster]:
+    if os.geteuid() != 0:
+        pytest.skip("the nodes of the mini-cluster are namespaces, which need root")
+    if not SCRIPT.exists():
+        pytest.skip(f"{SCRIPT} is not here")
+    with LOCK.open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        folder = Path(tempfile.mkdtemp(prefix="cuboid-mc-"))
+        folder.chmod(0o755)
+        cluster = Cluster(folder=folder, path=os.environ["PATH"])
+        try:
+            cluster.verb("up", str(NODES), "--cpus", "8", "--gpus", "0")
+            yield cluster
+        finally:
+            cluster.verb("down", check=False)
+            shutil.rmtree(folder, ignore_errors=True)
+
+
+@pytest.fixture
+def cluster(cluster_process: Cluster, monkeypatch: pytest.MonkeyPatch) -> Iterator[Cluster]:
+    """The cluster, every node up and no job in it before and after the test."""
+    monkeypatch.setenv("SLURM_CONF", str(cluster_process.folder / "run" / "slurm.conf"))
+    monkeypatch.setenv("PATH", f"{cluster_process.folder}/run/bin:{os.environ['PATH']}")
+    yield cluster_process
+    for job in cluster_process.jobs:
+        subprocess.run(["scancel", "--quiet", job], check=False)
+    idle = ["squeue", "--noheader"]
+    cluster_process.wait(
+        lambda: not subprocess.run(idle, capture_output=True, check=True).stdout.strip(), 30, "an empty queue"
+    )
+    cluster_process.jobs.clear()
+
+
+def small_plan(*, nodes: int = 2, devices_per_node: int = 2, **layout: Any) -> Plan:
+    cluster = {
+        "name": "mini",
+        "device": {
+            "name": "cpu",
+            "vendor": "cpu",
+            "memory_bytes": 1 << 30,
+            "memory_bytes_per_second": 1e10,
+            "flops_per_second": {"fp32": 1e10},
+        },
+        "devices_per_node": devices_per_node,
+        "nodes": nodes,
+        "cores_per_node": 2,
+        "links": [
+            {
+                "name": "memory",
+                "kind": "shared_memory",
+                "span": devices_per_node,
+                "bytes_per_second": 1e9,
+                "latency_seconds": 1e-5,
+            },
+            {"name": "wire", "kind": "ethernet", "bytes_per_second": 1e9, "latency_seconds": 1e-5},
+        ],
+    }
+    layout = {"tp": devices_per_node, "pp": nodes, "global_batch": 4, "precision": "fp32", **layout}
+    data = {"kind": "plan", "model": {"preset": "bytes-1m"}, "cluster": cluster, "layout": layout}
+    return plan_from_data(data, Path())
+
+
+@dataclass(frozen=True)
+class Runs:
+    """Makes run directories; `stand_in` replaces the trainer by one without torch."""
+
+    root: Path
+    stand_in_path: Path
+
+    def create(
+        self, name: str = "run", *, plan: Plan | None = None, steps: int = 5, every: int | None = None,
+        stand_in: bool = True, environment: dict[str, str] | None = None, root: Path | None = None, **job: Any,
+    ) -> RunDirectory:  # fmt: skip
+        variables = dict(environment or {})
+        if stand_in:
+            variables["PYTHONPATH"] = str(self.stand_in_path)
+        return create_run(
+            root or self.root,
+            Job(
+                name=name,
+                plan=plan or small_plan(),
+                steps=steps,
+                checkpoint=CheckpointSpec(every_steps=every),
+                environment=variables,
+                **job,
+            ),
+        )
+
+
+@pytest.fixture
+def runs(tmp_path: Path) -> Runs:
+    package = tmp_path / "stand-in" / "runtime"
+    package.mkdir(parents=True)
+    (package / "__init__.py").write_text("")
+    shutil.copy(Path(__file__).with_name("stand_in_train.py"), package / "train.py")
+    tmp_path.chmod(0o755)
+    return Runs(root=tmp_path / "runs", stand_in_path=package.parent)

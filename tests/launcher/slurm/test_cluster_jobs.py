@@ -1,0 +1,134 @@
+"""Jobs on a real SLURM: placed, chained, warned, stopped, started again. The trainer is a stand-in."""
+
+from __future__ import annotations
+
+import subprocess
+from typing import Any
+
+import pytest
+
+from launcher.run_directory import read_json_lines
+
+
+def ends(run: Any) -> list[tuple[str, str]]:
+    lines = read_json_lines(run.path / "launch" / "attempts.jsonl")
+    return [(line["outcome"], line["decision"]) for line in lines if line["event"] == "end"]
+
+
+def places(run: Any) -> dict[int, str]:
+    """Host of every rank, as the ranks themselves say it."""
+    return {
+        int(path.stem.split("-")[1]): path.read_text().split(" on ")[1].split(",")[0]
+        for path in run.logs.glob("rank-*.log")
+    }
+
+
+def losses(run: Any) -> list[tuple[int, float]]:
+    return [(line["step"], line["loss"]) for line in run.metrics()]
+
+
+@pytest.mark.parametrize("process_model", ["torchrun", "srun"])
+def test_ranks_run_where_the_plan_puts_them(cluster: Any, runs: Any, process_model: str) -> None:
+    run = runs.create()
+    (job,) = cluster.launch(run, process_model=process_model)
+    assert cluster.settle(run) == "finished"
+    assert places(run) == {0: "n1", 1: "n1", 2: "n2", 3: "n2"}
+    assert ends(run) == [("finished", "complete")]
+    recorded = subprocess.run(
+        ["scontrol", "write", "batch_script", job, "-"], capture_output=True, check=True
+    ).stdout
+    assert recorded == (run.path / "launch" / "job.sbatch").read_bytes()
+
+
+def test_two_jobs_share_nodes(cluster: Any, runs: Any) -> None:
+    both = [runs.create(name, steps=40) for name in ("one", "two")]
+    for run in both:
+        cluster.launch(run, process_model="srun", nodelist="n1,n2")
+    assert [cluster.settle(run) for run in both] == ["finished", "finished"]
+    assert places(both[0]) == places(both[1])
+    starts = [run.events()[0]["time"] for run in both]
+    finishes = [run.events()[-1]["time"] for run in both]
+    assert max(starts) < min(finishes)  # they did run at once
+
+
+def test_time_limit_checkpoint_requeue_resume(cluster: Any, runs: Any) -> None:
+    # The warning comes 40 s to 100 s before the limit of one minute, so at once.
+    slow = {"TEST_STEP_SECONDS": "0.3"}
+    run = runs.create("short", steps=40, environment=slow)
+    whole = runs.create("whole", steps=40)
+    cluster.launch(run, process_model="srun", time_limit="1:00", grace_seconds=55)
+    cluster.launch(whole, process_model="srun")
+    assert cluster.settle(run, 150) == "finished"
+    assert ends(run)[0] == ("time-limit", "restart")
+    assert ends(run)[-1] == ("finished", "complete")
+    assert cluster.settle(whole) == "finished"
+    assert losses(run) == losses(whole)  # every step once, and the same bits
+
+
+def test_array_chain(cluster: Any, runs: Any) -> None:
+    run = runs.create(steps=40, environment={"TEST_STEP_SECONDS": "0.3"})
+    (job,) = cluster.launch(run, process_model="srun", array=9)
+    warn(cluster, run, job)
+    assert cluster.settle(run, 60) == "finished"
+    assert ends(run)[0] == ("time-limit", "restart")
+    assert [step for step, _ in losses(run)] == list(range(1, 41))
+    cluster.wait(lambda: "PENDING" not in queue(job), 10, "links that are no longer needed are cancelled")
+
+
+def test_singleton_chain(cluster: Any, runs: Any) -> None:
+    run = runs.create(steps=40, environment={"TEST_STEP_SECONDS": "0.3"})
+    jobs = cluster.launch(run, process_model="srun", dependency="singleton", links=5)
+    assert len(jobs) == 5
+    warn(cluster, run, jobs[0])
+    assert cluster.settle(run, 60) == "finished"
+    assert ends(run)[0] == ("time-limit", "restart")
+    assert [step for step, _ in losses(run)] == list(range(1, 41))
+    cluster.wait(lambda: not any("PENDING" in queue(job) for job in jobs), 10, "the rest of the chain goes")
+
+
+def warn(cluster: Any, run: Any, job: str) -> None:
+    """Send the batch script what SLURM sends it before the time limit."""
+    cluster.wait(run.metrics, 40, "a first step")
+    subprocess.run(["scancel", "--batch", "--signal=USR1", job], check=True)
+
+
+def queue(job: str) -> str:
+    return subprocess.run(
+        ["squeue", "--noheader", f"--jobs={job}", "--format=%T"], capture_output=True, text=True, check=False
+    ).stdout
+
+
+def test_stop_file_stops_for_good(cluster: Any, runs: Any) -> None:
+    run = runs.create(steps=1000)
+    cluster.launch(run, process_model="torchrun")
+    cluster.wait(run.metrics, 40, "a first step")
+    run.stop_path.write_text("")
+    assert cluster.settle(run) == "stopped"
+    assert list((run.path / "checkpoints").glob("step-*/complete"))
+
+
+def test_do_not_restart(cluster: Any, runs: Any) -> None:
+    run = runs.create(environment={"TEST_EXIT": "93"})
+    (job,) = cluster.launch(run, process_model="torchrun")
+    assert cluster.settle(run) == "do-not-restart"
+    assert ends(run) == [("do-not-restart", "down")]
+    cluster.wait(lambda: cluster.state(job) == "FAILED", 10, "failed")
+
+
+def test_no_progress_stays_down(cluster: Any, runs: Any) -> None:
+    run = runs.create(environment={"TEST_EXIT": "1"})
+    cluster.launch(run, process_model="srun")
+    assert cluster.settle(run) == "failed"
+    assert ends(run) == [("failed", "down")]
+    (last,) = [
+        line for line in read_json_lines(run.path / "launch" / "attempts.jsonl") if line["event"] == "end"
+    ]
+    assert "no checkpoint progress" in last["why"]
+
+
+def test_retry_budget(cluster: Any, runs: Any) -> None:
+    """A job that makes progress and still fails every time stays down once its retries are used."""
+    run = runs.create(steps=1000, every=1, environment={"TEST_FAIL_AFTER": "2"})
+    cluster.launch(run, process_model="srun", retries=2)
+    assert cluster.settle(run, 90) == "failed"
+    assert ends(run) == [("failed", "restart"), ("failed", "restart"), ("failed", "down")]
