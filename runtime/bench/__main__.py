@@ -54,12 +54,14 @@ def _measure(request: BenchRequest, output: Path, known: CostTable | None, deadl
     from runtime.bench import ranks, session  # noqa: PLC0415 (after the environment)
     from runtime.bench.machine import process_bytes  # noqa: PLC0415
     from runtime.bench.table import same_subject  # noqa: PLC0415
+    from runtime.bench.warm_up import warm_up  # noqa: PLC0415
 
     if known is not None and not same_subject(known, request):
         raise ConfigError(
             f"{output}: holds measurements of another model, machine or number of ranks;"
             " choose another output, or measure anew with --fresh"
         )
+    warm_up()
     work = session.Session(
         request=request, output=output, deadline=deadline, process_bytes=process_bytes(), known=known
     )

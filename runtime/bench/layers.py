@@ -52,6 +52,7 @@ class LayerBench:
         self._dtype = DTYPES[request.precision]
         self._solo = _solo_group(place)
         self._key: tuple[str, int] | None = None
+        self._footprints: dict[LayerPoint, Footprint] = {}
         self._stage: Stage | None = None
         crowded = request.cores is not None and request.ranks > request.cores
         self._sample_seconds = SHARED_SAMPLE_SECONDS if crowded else SAMPLE_SECONDS
@@ -87,11 +88,11 @@ class LayerBench:
         run = _Run(self.stage(point), self._batch(point), self._place.device)
         run.whole()  # gradients exist from now on, as they do from a step's second microbatch on
         begin = time.perf_counter()
-        footprint = self._footprint(run, point)
+        run.split()
         once = time.perf_counter() - begin
         runs = max(1, round(self._sample_seconds / once))
         share = 1.0 / (runs * self.blocks(point))
-        watch, measured = stopwatch(self._place.device), Measured(footprint=footprint)
+        watch, measured = stopwatch(self._place.device), Measured()
         end = time.perf_counter() + window_seconds
         count = 0
         while time.perf_counter() < end or count < least:
@@ -102,11 +103,17 @@ class LayerBench:
                 for name, lap in watch.read().items():
                     cpu = None if lap.cpu_seconds is None else lap.cpu_seconds * share
                     measured.laps.setdefault(name, []).append(Lap(lap.seconds * share, cpu))
+        measured.footprint = self._footprint(run, point)
         return measured
 
     def _footprint(self, run: _Run, point: LayerPoint) -> Footprint:
+        if point in self._footprints:
+            return self._footprints[point]
         kept, peak = run.footprint()
-        return Footprint(activation_bytes=kept // self.blocks(point), workspace_bytes=max(0, peak - kept))
+        self._footprints[point] = Footprint(
+            activation_bytes=kept // self.blocks(point), workspace_bytes=max(0, peak - kept)
+        )
+        return self._footprints[point]
 
     def _batch(self, point: LayerPoint) -> _Batch:
         return make_batch(

@@ -1,42 +1,44 @@
-"""Time of one optimizer step per parameter: AdamW with fp32 state, and the gradient clip before it."""
+"""Time of one optimizer step per parameter: the gradient clip, then AdamW with fp32 state."""
 
 from __future__ import annotations
 
 import time
 
 import torch
+from torch import nn
 
+from planner.job import OptimizerSpec
 from profiles.bench_request import BenchRequest
 from runtime.bench.ranks import Place
 from runtime.bench.stopwatch import Lap, stopwatch
+from runtime.optimizer import Optimizer, clip_by_global_norm
 
-MOST_PARAMETERS = 4_000_000
-MATRIX_SIDE = 512
+MOST_PARAMETERS = 16_000_000
+SIDE = 512
 
 
 def sample_optimizer(
     request: BenchRequest, place: Place, *, window_seconds: float, least: int
 ) -> dict[str, list[Lap]]:
     """Step over about as many parameters as a rank holds; return seconds per parameter."""
-    wanted = min(MOST_PARAMETERS, max(MATRIX_SIDE**2, request.model.parameters // request.ranks))
-    count = -(-wanted // MATRIX_SIDE**2)
-    shape = (MATRIX_SIDE, MATRIX_SIDE)
-    parameters = [torch.nn.Parameter(torch.randn(shape, device=place.device)) for _ in range(count)]
-    for parameter in parameters:
+    wanted = min(MOST_PARAMETERS, max(SIDE**2, request.model.parameters // request.ranks))
+    parameters = {
+        f"weight.{index}": nn.Parameter(torch.randn(SIDE, SIDE, device=place.device))
+        for index in range(-(-wanted // SIDE**2))
+    }
+    for parameter in parameters.values():
         parameter.grad = torch.randn_like(parameter)
-    optimizer = torch.optim.AdamW(parameters, lr=1e-6)
-    watch, laps = stopwatch(place.device), []
+    spec = OptimizerSpec()
+    optimizer = Optimizer(spec, parameters)
+    watch = stopwatch(place.device)
+    laps: list[Lap] = []
+    share = 1.0 / (len(parameters) * SIDE**2)
     end = time.perf_counter() + window_seconds
-    for index in range(10**6):
+    while len(laps) <= least or time.perf_counter() < end:
         watch.start()
-        torch.nn.utils.clip_grad_norm_(parameters, 1.0)
-        optimizer.step()
+        clip_by_global_norm(parameters, counted=parameters.keys(), groups=(), max_norm=spec.clip_norm)
+        optimizer.step(spec.learning_rate)
         watch.lap("seconds")
-        lap, share = watch.read()["seconds"], 1.0 / (count * MATRIX_SIDE**2)
-        if index:  # the first step makes the state
-            laps.append(
-                Lap(lap.seconds * share, None if lap.cpu_seconds is None else lap.cpu_seconds * share)
-            )
-        if len(laps) >= least and time.perf_counter() >= end:
-            break
-    return {"seconds": laps}
+        lap = watch.read()["seconds"]
+        laps.append(Lap(lap.seconds * share, None if lap.cpu_seconds is None else lap.cpu_seconds * share))
+    return {"seconds": laps[1:]}  # the first step warms up

@@ -75,7 +75,8 @@ Point = LayerPoint | CollectivePoint | MatmulPoint | OptimizerPoint
 def points(request: BenchRequest, *, local_ranks: int) -> list[Point]:
     """Return the points of a request in the order in which they are measured.
 
-    Blocks come first, for they decide a plan; then what plans send; then the ends of the model.
+    Blocks come first, for they decide a plan; then what plans send; then the ends of the model. What only
+    some layouts need (`optional`) comes last and is left out when the time is short.
     """
     layers: list[Point] = [
         LayerPoint(component=component, microbatch=microbatch, tp=tp)
@@ -85,13 +86,14 @@ def points(request: BenchRequest, *, local_ranks: int) -> list[Point]:
     ]
     blocks = [point for point in layers if isinstance(point, LayerPoint) and point.component == "block"]
     ends = [point for point in layers if isinstance(point, LayerPoint) and point.component != "block"]
-    return [
-        *blocks,
-        *collective_points(request, local_ranks=local_ranks),
-        *ends,
-        OptimizerPoint(),
-        MatmulPoint(),
-    ]
+    messages = collective_points(request, local_ranks=local_ranks)
+    wanted = [point for point in messages if not optional(point)]
+    return [*blocks, *wanted, *ends, OptimizerPoint(), MatmulPoint(), *filter(optional, messages)]
+
+
+def optional(point: Point) -> bool:
+    """Tell whether only sequence parallelism or ZeRO needs the point."""
+    return isinstance(point, CollectivePoint) and point.operation in {"all_gather", "reduce_scatter"}
 
 
 def message_sizes(request: BenchRequest) -> tuple[int, ...]:

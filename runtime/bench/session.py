@@ -21,7 +21,7 @@ from profiles.bench_request import BenchRequest
 from profiles.costs import CostTable
 from profiles.documents import write_yaml
 from runtime.bench.measured import Measured
-from runtime.bench.points import LayerPoint, MatmulPoint, OptimizerPoint, Point, points
+from runtime.bench.points import LayerPoint, MatmulPoint, OptimizerPoint, Point, optional, points
 from runtime.bench.ranks import Place
 from runtime.bench.sampler import Sampler
 from runtime.bench.table import known_points, merge, table
@@ -100,8 +100,8 @@ class _Pace:
         """Return the seconds to sample `point` for, None to leave it out of this round."""
         left = self.deadline - time.monotonic()
         window = self.window * _weight(point)
-        if self.round_number == 1:
-            return max(0.0, min(window, left))
+        if self.round_number == 1:  # whatever a plan cannot do without is measured even when the time is over
+            return None if left < LAST_SECONDS and optional(point) else max(0.0, min(window, left))
         return None if left < max(LAST_SECONDS, self.spent.get(point, window)) else window
 
 
