@@ -12,6 +12,7 @@ from planner.schedules.shared import simulate_shared
 from planner.schedules.simulate import simulate
 from planner.schedules.timeline import Timeline
 from planner.schedules.times import StageTimes
+from planner.schedules.versions import forward_versions, weight_versions
 
 __all__ = [
     "FAMILIES",
@@ -31,6 +32,7 @@ __all__ = [
     "check_cells",
     "check_lowered",
     "find_family",
+    "forward_versions",
     "loop_placement",
     "lower",
     "peak_activations",
@@ -40,4 +42,5 @@ __all__ = [
     "simulate_lowered",
     "simulate_shared",
     "v_placement",
+    "weight_versions",
 ]

@@ -63,7 +63,8 @@ class Schedule:
     """The action lists of all pipeline ranks, and the placement they refer to.
 
     `flush` is False for asynchronous families, which have no barrier between steps; `weight_versions[rank]`
-    is how many versions of its weights a rank must keep.
+    is how many versions of its weights a rank must keep, and `forward_versions[stage][microbatch]` how many
+    updates of the stage the weights have seen that a microbatch uses (forward and backward alike).
     """
 
     name: str
@@ -72,6 +73,7 @@ class Schedule:
     actions: tuple[tuple[Action, ...], ...]  # rank → its cells in order
     flush: bool = True
     weight_versions: tuple[int, ...] = ()
+    forward_versions: tuple[tuple[int, ...], ...] = ()
 
     @property
     def ranks(self) -> int:

@@ -7,9 +7,24 @@ import difflib
 from planner.schedules.action import Schedule
 from planner.schedules.family import Family, ScheduleError
 from planner.schedules.gpipe import GPIPE
+from planner.schedules.interleaved import INTERLEAVED
+from planner.schedules.looped_bfs import LOOPED_BFS
+from planner.schedules.naive import NAIVE
 from planner.schedules.one_f_one_b import ONE_F_ONE_B
+from planner.schedules.pipedream import PIPEDREAM, PIPEDREAM_2BW
+from planner.schedules.zero_bubble import ZB_H1, ZB_H2
 
-FAMILIES: tuple[Family, ...] = (GPIPE, ONE_F_ONE_B)
+FAMILIES: tuple[Family, ...] = (
+    NAIVE,
+    GPIPE,
+    ONE_F_ONE_B,
+    INTERLEAVED,
+    LOOPED_BFS,
+    ZB_H1,
+    ZB_H2,
+    PIPEDREAM,
+    PIPEDREAM_2BW,
+)
 
 
 def find_family(name: str) -> Family:
@@ -27,17 +42,24 @@ def find_family(name: str) -> Family:
     raise ScheduleError(f"there is no schedule '{name}'; {hint}")
 
 
-def build(name: str, *, ranks: int, microbatches: int, chunks: int | None = None) -> Schedule:
+def build(name: str, *, ranks: int, microbatches: int, chunks: int | None = None, steps: int = 1) -> Schedule:
     """Build the schedule `name` for `ranks` pipeline ranks, each holding `chunks` stages.
 
-    `chunks` may be left out, for the family's own number (1; 2 for interleaved and V-shaped families).
+    `chunks` may be left out, for the family's own number (1; 2 for interleaved and V-shaped families). An
+    asynchronous family lists `steps` steps of `microbatches` microbatches, since they overlap; a step of any
+    other ends before the next begins.
 
     Raises:
         ScheduleError: when the family has no schedule for these numbers, saying which would work.
     """
     family = find_family(name)
     chunks = family.chunks if chunks is None else chunks
-    for value, what in ((ranks, "ranks"), (microbatches, "microbatches"), (chunks, "chunks")):
+    for value, what in (
+        (ranks, "ranks"),
+        (microbatches, "microbatches"),
+        (chunks, "chunks"),
+        (steps, "steps"),
+    ):
         if value < 1:
             raise ScheduleError(f"{what} = {value}: must be at least 1")
     if not family.chunked and chunks != family.chunks:
@@ -46,6 +68,10 @@ def build(name: str, *, ranks: int, microbatches: int, chunks: int | None = None
             f"{name} holds exactly {held} per rank, not {chunks}; use chunks = {family.chunks}"
             + _chunked_instead(family)
         )
+    if family.build_steps is not None:
+        return family.build_steps(ranks, microbatches, chunks, steps)
+    if steps > 1:
+        raise ScheduleError(f"{name} ends every step with a flush; build one step (steps = 1) and repeat it")
     return family.build(ranks, microbatches, chunks)
 
 

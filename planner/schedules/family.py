@@ -23,7 +23,8 @@ class Family:
     `build(ranks, microbatches, chunks)` is a pure function; it raises `ScheduleError` where the family has no
     schedule for the numbers. `chunks` are the stages per rank used when none are asked for; a family that is
     not `chunked` has no other. `split` families separate input from weight gradients; families without
-    `flush` are asynchronous: the optimizer steps while other microbatches are in flight.
+    `flush` are asynchronous: the optimizer steps while other microbatches are in flight, and
+    `build_steps(ranks, microbatches, chunks, steps)` lists several steps, which overlap.
     """
 
     name: str
@@ -35,3 +36,4 @@ class Family:
     chunked: bool = False
     split: bool = False
     flush: bool = True
+    build_steps: Callable[[int, int, int, int], Schedule] | None = None

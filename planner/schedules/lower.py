@@ -134,13 +134,33 @@ def _message(
     stages: tuple[int, int],
     microbatch: int,
 ) -> None:
+    """List the message of `microbatch` from stages[0] to stages[1] at both ends."""
     source, target = (schedule.placement[stage] for stage in stages)
     if source == target:
         return  # the turn of a V: the data stays where it is
+    lists[source].append(message_of(schedule, LoweredAction(kinds[0], stages[0], microbatch)))
+    lists[target].append(message_of(schedule, LoweredAction(kinds[1], stages[1], microbatch)))
+
+
+def message_of(schedule: Schedule, action: LoweredAction) -> LoweredAction:
+    """Return a SEND or RECV with its peer and tag; other actions as they are.
+
+    Raises:
+        ScheduleRefused: when there is no stage at the other end, or it lies on the same rank.
+    """
+    kind, stage, microbatch = action.action
+    if kind not in (Kind.SEND_F, Kind.RECV_F, Kind.SEND_B, Kind.RECV_B):
+        return action
+    other = stage + 1 if kind in (Kind.SEND_F, Kind.RECV_B) else stage - 1
+    receiver = other if kind in (Kind.SEND_F, Kind.SEND_B) else stage
+    if not (0 <= stage < schedule.stages and 0 <= other < schedule.stages):
+        raise ScheduleRefused("communication", f"{action}: there is no stage {other} at the other end")
+    peer = schedule.placement[other]
+    if peer == schedule.placement[stage]:
+        raise ScheduleRefused("communication", f"{action}: stages {stage} and {other} lie on the same rank")
     # The receiving stage, the direction and the microbatch make the tag unique.
-    tag = (microbatch * schedule.stages + stages[1]) * 2 + (kinds[0] == Kind.SEND_B)
-    lists[source].append(LoweredAction(kinds[0], stages[0], microbatch, target, tag))
-    lists[target].append(LoweredAction(kinds[1], stages[1], microbatch, source, tag))
+    tag = (microbatch * schedule.stages + receiver) * 2 + (kind in (Kind.SEND_B, Kind.RECV_B))
+    return LoweredAction(kind, stage, microbatch, peer, tag)
 
 
 def _with_reductions(actions: list[LoweredAction]) -> list[LoweredAction]:

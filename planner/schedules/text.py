@@ -1,0 +1,239 @@
+"""Schedules as text: our JSON, and the CSV that torch.distributed.pipelining reads and writes.
+
+JSON, as `cuboid schedule --json` prints it: `microbatches`, and `actions` with `rank`, `action` (one letter),
+`stage`, `microbatch`, in each rank's order. `start` and `end`, when given, must be possible times.
+
+CSV: one row per rank, one cell per action (`3F0` is stage 3, forward, microbatch 0); empty cells are waits.
+Rows with communication (`3SEND_F0`, `4RECV_F0`, `3REDUCE_GRAD`) are lowered schedules.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import re
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from planner.schedules.action import Action, Kind, Schedule
+from planner.schedules.lower import LoweredAction, LoweredSchedule, message_of
+from planner.schedules.timeline import Timeline
+from planner.schedules.versions import forward_versions, weight_versions
+from profiles.documents import Record, parse_yaml, validate
+from profiles.errors import ConfigError, FieldError
+
+_CELL = re.compile(r"(\d+)(SEND_F|RECV_F|SEND_B|RECV_B|REDUCE_GRAD|UNSHARD|RESHARD|REDUCE|[FBIWU])(\d*)")
+_SHARDING = ("UNSHARD", "RESHARD")  # torch's FSDP hooks: nothing to prove about them
+_TIMES_TOLERANCE = 1e-6
+
+
+@dataclass(frozen=True, kw_only=True)
+class ParsedSchedule:
+    """What a file held: the schedule, and its own communication and times where it gave any."""
+
+    schedule: Schedule
+    lowered: LoweredSchedule | None = None
+    timeline: Timeline | None = None
+
+
+class _Cell(Record):
+    rank: int
+    action: str
+    stage: int
+    microbatch: int = -1
+    start: float | None = None
+    end: float | None = None
+    version: int | None = None
+
+
+def to_data(timeline: Timeline) -> dict[str, Any]:
+    """Return the timeline as the plain data of `cuboid schedule --json`."""
+    schedule = timeline.schedule
+    versions = forward_versions(schedule)
+    actions = []
+    for rank, cells in enumerate(schedule.actions):
+        for (kind, stage, microbatch), start, end in zip(
+            cells, timeline.starts[rank], timeline.ends[rank], strict=True
+        ):
+            cell = {
+                "rank": rank,
+                "action": kind.name,
+                "stage": stage,
+                "microbatch": microbatch,
+                "start": start,
+                "end": end,
+            }
+            if versions and kind == Kind.F:
+                cell["version"] = versions[stage][microbatch]
+            actions.append(cell)
+    return {
+        "name": schedule.name,
+        "ranks": schedule.ranks,
+        "stages": schedule.stages,
+        "chunks": schedule.chunks,
+        "microbatches": schedule.microbatches,
+        "placement": list(schedule.placement),
+        "flush": schedule.flush,
+        "weight_versions": list(weight_versions(schedule)),
+        "makespan": timeline.makespan,
+        "cycle": timeline.cycle,
+        "bubble_fraction": timeline.bubble_fraction,
+        "peak_activations": list(timeline.peak_activations),
+        "busy": list(timeline.busy),
+        "wait": list(timeline.wait),
+        "idle": list(timeline.idle),
+        "actions": actions,
+    }
+
+
+def to_json(timeline: Timeline) -> str:
+    """Return one JSON document that `parse_schedule` reads back."""
+    return json.dumps(to_data(timeline), indent=1)
+
+
+def to_csv(schedule: Schedule) -> str:
+    """Return the schedule in torch's compute-only CSV form, one row per rank."""
+    return "".join(",".join(map(str, actions)) + "\n" for actions in schedule.actions)
+
+
+def lowered_to_csv(lowered: LoweredSchedule) -> str:
+    """Return a lowered schedule in torch's CSV form with communication."""
+    return "".join(
+        ",".join(str(action).replace("REDUCE", "REDUCE_GRAD") for action in actions) + "\n"
+        for actions in lowered.actions
+    )
+
+
+def parse_schedule(text: str, *, name: str = "<schedule>") -> ParsedSchedule:
+    """Read a schedule in either form; it is not yet proved.
+
+    Raises:
+        ConfigError: when the text is neither, naming the place.
+    """
+    return _parse_json(text, name) if text.lstrip().startswith("{") else _parse_csv(text, name)
+
+
+def _parse_csv(text: str, name: str) -> ParsedSchedule:
+    rows: list[list[LoweredAction]] = []
+    for line, row in enumerate(csv.reader(io.StringIO(text)), start=1):
+        actions: list[LoweredAction] = []
+        for column, raw in enumerate(row, start=1):
+            where = f"{name}:{line}: cell {column}"
+            # A pair that torch overlaps, "(0F1;1B0)OVERLAP_F_B", runs in the order given.
+            parts = raw.strip().removesuffix("OVERLAP_F_B").strip("()").split(";")
+            actions += [action for part in parts for action in _parse_cell(part.strip(), where)]
+        rows.append(actions)
+    while rows and not rows[-1]:
+        rows.pop()
+    if not rows:
+        raise ConfigError(f"{name}: empty; expected one row of cells like 0F0,0B0 per rank")
+    compute = [[action.action for action in row if action.kind.is_compute] for row in rows]
+    schedule = _schedule(name, compute, None)
+    if all(action.kind.is_compute for row in rows for action in row):
+        return ParsedSchedule(schedule=schedule)
+    lists = tuple(tuple(message_of(schedule, action) for action in row) for row in rows)
+    return ParsedSchedule(schedule=schedule, lowered=LoweredSchedule(schedule=schedule, actions=lists))
+
+
+def _parse_cell(text: str, where: str) -> list[LoweredAction]:
+    if not text:
+        return []
+    match = _CELL.fullmatch(text)
+    if not match:
+        raise ConfigError(
+            f"{where}: '{text}' is not an action; expected stage, kind, microbatch, as in 0F0 or 3SEND_B1"
+        )
+    stage, kind, microbatch = match.groups()
+    if kind in _SHARDING:
+        return []
+    if not microbatch and not kind.startswith("REDUCE"):
+        raise ConfigError(f"{where}: '{text}' names no microbatch; expected for example {stage}{kind}0")
+    name = "REDUCE" if kind == "REDUCE_GRAD" else kind
+    return [LoweredAction(Kind[name], int(stage), int(microbatch or -1))]
+
+
+def _parse_json(text: str, name: str) -> ParsedSchedule:
+    try:
+        data = json.loads(text)
+    except (json.JSONDecodeError, RecursionError):
+        parse_yaml(text, name=name)  # raises, with the place: YAML contains JSON
+        raise ConfigError(f"{name}: not valid JSON") from None
+    if not isinstance(data, dict) or not isinstance(data.get("actions"), list):
+        raise ConfigError(f"{name}: no list 'actions'; expected what `cuboid schedule --json` prints")
+    cells = [_read_cell(raw, index, name) for index, raw in enumerate(data["actions"])]
+    ranks = _count(data, "ranks", max((cell.rank for cell in cells), default=-1) + 1, name)
+    rows: list[list[Action]] = [[] for _ in range(ranks)]
+    for index, cell in enumerate(cells):
+        if not 0 <= cell.rank < ranks:
+            raise ConfigError(f"{name}: actions[{index}].rank: {cell.rank} of {ranks} ranks")
+        rows[cell.rank].append(Action(Kind[cell.action], cell.stage, cell.microbatch))
+    schedule = _schedule(name, rows, data)
+    return ParsedSchedule(schedule=schedule, timeline=_times(schedule, cells))
+
+
+def _read_cell(raw: Any, index: int, name: str) -> _Cell:
+    try:
+        cell = validate(_Cell, raw)
+    except FieldError as error:
+        raise ConfigError(f"{name}: actions[{index}]: {error}") from None
+    if cell.action not in Kind.__members__ or not Kind[cell.action].is_compute:
+        raise ConfigError(f"{name}: actions[{index}].action: '{cell.action}'; use F, B, I, W or U")
+    return cell
+
+
+def _count(data: dict[str, Any], key: str, default: int, name: str) -> int:
+    value = data.get(key, default)
+    if not isinstance(value, int) or isinstance(value, bool) or value < 1:
+        raise ConfigError(f"{name}: {key}: must be a whole number of at least 1, not {json.dumps(value)}")
+    return value
+
+
+def _schedule(name: str, rows: Sequence[Sequence[Action]], data: dict[str, Any] | None) -> Schedule:
+    """Build the schedule; whatever `data` leaves out follows from the cells."""
+    data = data or {}
+    cells = [action for row in rows for action in row]
+    stages = _count(data, "stages", max((action.stage for action in cells), default=0) + 1, name)
+    microbatches = _count(
+        data, "microbatches", max((action.microbatch for action in cells), default=0) + 1, name
+    )
+    placement = data.get("placement")
+    if placement is None:
+        placement = _infer_placement(rows, stages)
+    elif (
+        not isinstance(placement, list)
+        or len(placement) != stages
+        or not all(type(r) is int for r in placement)
+    ):
+        raise ConfigError(f"{name}: placement: must list the rank of each of the {stages} stages")
+    updates = any(action.kind == Kind.U for action in cells)
+    return Schedule(
+        name=str(data.get("name", name)),
+        microbatches=microbatches,
+        placement=tuple(placement),
+        actions=tuple(map(tuple, rows)),
+        flush=not updates,
+    )
+
+
+def _infer_placement(rows: Sequence[Sequence[Action]], stages: int) -> list[int]:
+    """Put every stage on the rank that lists most of its cells, so that a stray cell is found as such."""
+    votes: list[Counter[int]] = [Counter() for _ in range(stages)]
+    for rank, row in enumerate(rows):
+        for action in row:
+            if action.stage < stages:
+                votes[action.stage][rank] += 1
+    return [vote.most_common(1)[0][0] if vote else 0 for vote in votes]
+
+
+def _times(schedule: Schedule, cells: Sequence[_Cell]) -> Timeline | None:
+    if not cells or any(cell.start is None or cell.end is None for cell in cells):
+        return None
+    starts: tuple[list[float], ...] = tuple([] for _ in schedule.actions)
+    ends: tuple[list[float], ...] = tuple([] for _ in schedule.actions)
+    for cell in cells:
+        starts[cell.rank].append(cell.start or 0.0)
+        ends[cell.rank].append(cell.end or 0.0)
+    return Timeline(schedule=schedule, starts=starts, ends=ends)

@@ -1,0 +1,70 @@
+"""ZB-H1 and ZB-H2: weight gradients wait, and fill the bubbles that the chain of input gradients leaves.
+
+A rank lists, with warm-up a and delay d,
+
+    F × a │ (F I) × d │ (F I W) × … │ (I W) × a │ W × d             every W is the oldest one waiting
+
+and holds at most a + d + 1 microbatches. With a = p − 1 − r:
+- ZB-H1, d = r: the memory of 1F1B's first rank (p) on every rank, bubble (p − 1)(F + I − W);
+- ZB-H2, both doubled: peak 2p − 1; no rank waits between its first and last action (F = I = W, m ≥ 2p − 1).
+"""
+
+from __future__ import annotations
+
+from planner.schedules.action import Action, Kind, Schedule, loop_placement
+from planner.schedules.family import Family
+
+
+def zb_h1(ranks: int, microbatches: int, chunks: int = 1) -> Schedule:
+    """Return ZB-H1 for one stage per rank; any number of microbatches."""
+    return _zero_bubble("zb-h1", ranks, microbatches, factor=1)
+
+
+def zb_h2(ranks: int, microbatches: int, chunks: int = 1) -> Schedule:
+    """Return ZB-H2 for one stage per rank; with fewer than 2p − 1 microbatches some bubble remains."""
+    return _zero_bubble("zb-h2", ranks, microbatches, factor=2)
+
+
+def _zero_bubble(name: str, ranks: int, microbatches: int, *, factor: int) -> Schedule:
+    return Schedule(
+        name=name,
+        microbatches=microbatches,
+        placement=loop_placement(ranks),
+        actions=tuple(
+            _rank(rank, microbatches, warmup=factor * (ranks - 1 - rank), delay=factor * rank)
+            for rank in range(ranks)
+        ),
+    )
+
+
+def _rank(rank: int, microbatches: int, *, warmup: int, delay: int) -> tuple[Action, ...]:
+    """List one rank's cells; `rank` is also its stage."""
+    warmup = min(warmup, microbatches)
+    actions = [Action(Kind.F, rank, microbatch) for microbatch in range(warmup)]
+    weight = 0
+    for microbatch in range(microbatches):
+        if microbatch + warmup < microbatches:
+            actions.append(Action(Kind.F, rank, microbatch + warmup))
+        actions.append(Action(Kind.I, rank, microbatch))
+        if microbatch >= delay:
+            actions.append(Action(Kind.W, rank, weight))
+            weight += 1
+    actions += (Action(Kind.W, rank, microbatch) for microbatch in range(weight, microbatches))
+    return tuple(actions)
+
+
+ZB_H1 = Family(
+    name="zb-h1",
+    summary="split backward, a third of 1F1B's bubble at its memory",
+    source="Qi et al. 2023, arXiv 2401.10241, §2",
+    build=zb_h1,
+    split=True,
+)
+
+ZB_H2 = Family(
+    name="zb-h2",
+    summary="split backward, no bubble within a rank's span at twice 1F1B's memory",
+    source="Qi et al. 2023, arXiv 2401.10241, §2",
+    build=zb_h2,
+    split=True,
+)
