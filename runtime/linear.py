@@ -118,12 +118,12 @@ class _Linear(torch.autograd.Function):
         inputs, values = ctx.saved_tensors
         weight, bias = ctx.weight, ctx.bias
         wanted = ctx.needs_input_grad
-        rows = gradient.reshape(-1, gradient.shape[-1])
+        rows = gradient.flatten(0, -2)
         result = (rows @ values).view(inputs.shape) if wanted[0] else None
 
         def work() -> None:
             if wanted[1]:
-                accumulate_product(weight, rows, inputs.reshape(-1, inputs.shape[-1]))
+                accumulate_product(weight, rows, inputs.flatten(0, -2))
             if bias is not None and wanted[2]:
                 accumulate(bias, rows.sum(0))
 

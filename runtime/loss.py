@@ -72,5 +72,5 @@ def cross_entropy_sum(logits: Tensor, targets: Tensor, tp: TensorParallel, first
     `targets` [...] are token numbers of the whole vocabulary; −100 is ignored. Low-precision logits are
     summed in fp32. Can be differentiated once.
     """
-    flat = logits.reshape(-1, logits.shape[-1])
+    flat = logits.flatten(0, -2)
     return apply(_CrossEntropy, flat, targets.reshape(-1), tp, first_row)
