@@ -32,6 +32,8 @@ LINK_EFFICIENCY: dict[LinkKind, float] = {
     "unknown": 0.8,
 }
 
+START_SECONDS = 25e-6  # starting a collective on all ranks (all-reduce tables of vTrain@f8dda84, 2 to 8 A100)
+
 LINK_EFFICIENCY_SOURCES: dict[LinkKind, str] = {
     "nvlink": "NVLink 2: 122 of 150 GB/s (GTC 2024 talk S62129)",
     "nvswitch": "NVLink 3: 232 of 300 GB/s, NVLink 4: 370 of 450 GB/s (GTC 2024 talk S62129)",
@@ -60,6 +62,7 @@ class Path:
     bytes_per_second: Number
     hop_seconds: Number
     outer_hop_seconds: Number
+    inner_bytes_per_second: Number
 
 
 def path(cluster: ClusterSpec, degree: Number, stride: Number) -> Path:
@@ -68,6 +71,7 @@ def path(cluster: ClusterSpec, degree: Number, stride: Number) -> Path:
     rate = np.full(np.broadcast(degree, stride).shape, np.inf)
     hop = np.zeros_like(rate)
     outer_hop = np.zeros_like(rate)
+    inner = np.full_like(rate, np.inf)
     inside = np.ones_like(rate)  # members that the links so far join
     for link in cluster.links:
         span = float(link.span or cluster.devices)
@@ -79,6 +83,7 @@ def path(cluster: ClusterSpec, degree: Number, stride: Number) -> Path:
         rate = np.where(crossed, np.minimum(rate, available), rate)
         first = crossed & (hop == 0)
         hop = np.where(first, link.latency_seconds, hop)
+        inner = np.where(first, available, inner)
         outer_hop = np.where(crossed, link.latency_seconds, outer_hop)
         inside = np.maximum(inside, members)
     per_node = np.minimum(degree, np.maximum(1.0, cluster.devices_per_node // stride))
@@ -88,6 +93,7 @@ def path(cluster: ClusterSpec, degree: Number, stride: Number) -> Path:
         bytes_per_second=rate,
         hop_seconds=hop,
         outer_hop_seconds=outer_hop,
+        inner_bytes_per_second=inner,
     )
 
 
@@ -109,12 +115,16 @@ def all_reduce_seconds(route: Path, message_bytes: Number) -> Number:
         + np.ceil(np.log2(np.maximum(nodes, 1))) * route.outer_hop_seconds
     )
     latency = np.minimum(2 * _ring_latency(route), tree)
-    return np.where(route.ranks > 1, 2 * _volume_seconds(route, message_bytes) + latency, 0.0)
+    inside = (route.inner_ranks - 1) / route.inner_ranks / route.inner_bytes_per_second
+    across = (nodes - 1) / nodes / route.bytes_per_second
+    volume = 2 * message_bytes * np.maximum(inside, across)
+    return np.where(route.ranks > 1, volume + latency + START_SECONDS, 0.0)
 
 
 def all_gather_seconds(route: Path, message_bytes: Number) -> Number:
     """Gather a tensor of `message_bytes` in total; a reduce-scatter costs the same."""
-    return np.where(route.ranks > 1, _volume_seconds(route, message_bytes) + _ring_latency(route), 0.0)
+    seconds = _volume_seconds(route, message_bytes) + _ring_latency(route) + START_SECONDS
+    return np.where(route.ranks > 1, seconds, 0.0)
 
 
 def send_seconds(route: Path, message_bytes: Number) -> Number:

@@ -19,11 +19,19 @@ from profiles.model import ModelSpec
 ELEMENT_BYTES: dict[Precision, int] = {"fp64": 8, "fp32": 4, "tf32": 4, "fp16": 2, "bf16": 2, "fp8": 2}
 
 # Output tiles a matrix-product library chooses from: rows, columns, fraction of the largest tile's rate.
-TILES = ((256, 128, 1.0), (128, 128, 0.94), (128, 64, 0.8), (64, 64, 0.6))
-PROLOGUE_DEPTH = 160.0  # filling and draining a tile's pipeline, in steps of k
-KERNEL_SECONDS = 2.5e-6  # shortest time of one kernel on the device
-FLASH_FORWARD = 0.55  # fraction of peak of a flash attention kernel, causal FLOPs
-FLASH_BACKWARD = 0.42
+# Fitted to 183 products measured on an A100 (mean error 3 %, SimuMax@4dcaae5 configs/system/a100_pcie.json).
+TILES = ((256, 128, 1.0), (128, 128, 0.96), (128, 64, 0.74), (64, 64, 0.69))
+SPLITS = (1, 2, 4)  # a deep product may be split along k and summed
+PROLOGUE_DEPTH = 132.0  # filling and draining a tile's pipeline, in steps of k (same fit)
+WEIGHT_GRADIENT_FACTOR = 1.05  # a product with both operands transposed, accumulating in fp32 (same fit)
+KERNEL_SECONDS = 2.5e-6  # shortest time of one kernel on the device (same fit)
+HOST_JITTER = 0.1  # growth of the slowest host's time with the ranks that wait for each other
+CHECKPOINT_LAUNCHES = 4  # saving and restoring random states around a recomputed block
+# Flash attention: tiles of 128 rows fill the multiprocessors only gradually (24 kernels in the same file).
+FLASH_ROWS = 128
+FLASH_FILL_FORWARD = 1.1
+FLASH_FILL_BACKWARD = 0.6
+FLASH_BACKWARD_FACTOR = 0.86  # rate of the backward kernel relative to the forward one (same file)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -63,7 +71,8 @@ class ComponentTimes:
     """Seconds of a component (block, embedding or head) by phase.
 
     `weight_gradient` is the part of `backward` that can be deferred. `recompute_selective` and
-    `recompute_full` are added to the backward phase when the layout asks for them.
+    `recompute_full` are added to the backward phase when the layout asks for them. The `host_*` are what the
+    host takes to start the same work: a phase cannot be shorter.
     """
 
     forward: Number
@@ -71,14 +80,24 @@ class ComponentTimes:
     weight_gradient: Number
     recompute_selective: Number = 0.0
     recompute_full: Number = 0.0
+    host_forward: Number = 0.0
+    host_backward: Number = 0.0
+    host_recompute_selective: Number = 0.0
+    host_recompute_full: Number = 0.0
     kernels: tuple[Kernel, ...] = field(default=(), repr=False)
 
     def recompute(self, mode: Number) -> Number:
         """Seconds recomputed under `mode` ("none", "selective" or "full", or an array of these)."""
-        mode = np.asarray(mode)
-        return np.where(
-            mode == "full", self.recompute_full, np.where(mode == "selective", self.recompute_selective, 0.0)
-        )
+        return _by_mode(mode, self.recompute_selective, self.recompute_full)
+
+    def host_recompute(self, mode: Number) -> Number:
+        """Seconds the host takes to start what is recomputed under `mode`."""
+        return _by_mode(mode, self.host_recompute_selective, self.host_recompute_full)
+
+
+def _by_mode(mode: Number, selective: Number, full: Number) -> Number:
+    mode = np.asarray(mode)
+    return np.where(mode == "full", full, np.where(mode == "selective", selective, 0.0))
 
 
 def peak_flops(device: DeviceSpec, precision: Precision) -> float:
@@ -106,9 +125,11 @@ def matmul_seconds(
         arithmetic = np.inf
         for rows, columns, fraction in TILES:
             tiles = batch * np.ceil(m / rows) * np.ceil(n / columns)
-            waves = np.ceil(tiles / units)
-            work = 2.0 * waves * units * rows * columns * (k + PROLOGUE_DEPTH)
-            arithmetic = np.minimum(arithmetic, work / (rate * fraction))
+            for split in SPLITS:
+                waves = np.ceil(split * tiles / units)
+                work = 2.0 * waves * units * rows * columns * (k / split + PROLOGUE_DEPTH)
+                merge = 8.0 * split * batch * m * n / bandwidth(device) if split > 1 else 0.0
+                arithmetic = np.minimum(arithmetic, work / (rate * fraction) + merge)
     traffic = size * batch * (m * k + k * n + m * n) / bandwidth(device)
     return np.maximum(arithmetic, traffic) + KERNEL_SECONDS
 
@@ -125,7 +146,7 @@ def stream_seconds(device: DeviceSpec, traffic_bytes: Number, kernels: int = 1) 
 
 def _linear(name: str, model: ModelSpec, device: DeviceSpec, part: Slice, *, k: Number, n: Number) -> Kernel:
     tokens = part.microbatch * model.seq_len
-    weight = matmul_seconds(device, part.precision, m=k, k=tokens, n=n)
+    weight = WEIGHT_GRADIENT_FACTOR * matmul_seconds(device, part.precision, m=k, k=tokens, n=n)
     return Kernel(
         name=name,
         forward=matmul_seconds(device, part.precision, m=tokens, k=k, n=n),
@@ -159,12 +180,14 @@ def _attention(model: ModelSpec, device: DeviceSpec, software: Software, part: S
     seq, width = model.seq_len, model.head_dim
     if software.flash_attention:
         flops = 4.0 * heads * seq * seq * width / 2  # a causal kernel skips the upper half
-        peak = peak_flops(device, part.precision)
+        rate = peak_flops(device, part.precision) * device.attention_efficiency
+        idle = (device.multiprocessors or 0) * FLASH_ROWS / (heads * seq)
         return (
             Kernel(
                 name="attention",
-                forward=flops / (peak * FLASH_FORWARD) + KERNEL_SECONDS,
-                backward=2.5 * flops / (peak * FLASH_BACKWARD) + KERNEL_SECONDS,
+                forward=flops / rate * (1 + FLASH_FILL_FORWARD * idle) + KERNEL_SECONDS,
+                backward=2.5 * flops / (rate * FLASH_BACKWARD_FACTOR) * (1 + FLASH_FILL_BACKWARD * idle)
+                + KERNEL_SECONDS,
                 core=True,
                 launches=2,
             ),
@@ -222,7 +245,7 @@ def block_kernels(
 
 def block_times(model: ModelSpec, device: DeviceSpec, software: Software, part: Slice) -> ComponentTimes:
     """Seconds of one transformer block."""
-    return _times(device, software, block_kernels(model, device, software, part))
+    return _times(device, software, part, block_kernels(model, device, software, part))
 
 
 def embedding_times(model: ModelSpec, device: DeviceSpec, software: Software, part: Slice) -> ComponentTimes:
@@ -233,6 +256,7 @@ def embedding_times(model: ModelSpec, device: DeviceSpec, software: Software, pa
     return _times(
         device,
         software,
+        part,
         (
             _stream(
                 "embedding", device, (2 * e + (2 * e + 1) * mask) * elements, (e + 8) * elements, launches=2
@@ -250,6 +274,7 @@ def head_times(model: ModelSpec, device: DeviceSpec, software: Software, part: S
     return _times(
         device,
         software,
+        part,
         (
             _stream("final norm", device, 2 * e * outer, 3 * e * outer),
             _linear("output projection", model, device, part, k=model.hidden, n=vocabulary),
@@ -259,22 +284,28 @@ def head_times(model: ModelSpec, device: DeviceSpec, software: Software, part: S
     )
 
 
-def _times(device: DeviceSpec, software: Software, kernels: tuple[Kernel, ...]) -> ComponentTimes:
-    """Sum the kernels; a phase is never shorter than the host takes to start its kernels."""
-    host = device.launch_seconds * software.host_factor
+def _times(
+    device: DeviceSpec, software: Software, part: Slice, kernels: tuple[Kernel, ...]
+) -> ComponentTimes:
+    """Sum the kernels, and what the host takes to start them.
 
-    def phase(values: list[Number], launches: int) -> Number:
-        return np.maximum(sum(values), launches * host)
-
+    The host issues a forward from Python, a backward from the framework's own loop over twice the operations
+    at half the time each. Ranks of a tensor-parallel group wait for the slowest host of the group.
+    """
+    host = device.launch_seconds * software.host_factor * (1 + HOST_JITTER * (np.sqrt(part.tp) - 1))
     count = sum(kernel.launches for kernel in kernels)
     core = [kernel for kernel in kernels if kernel.core]
-    forward = phase([kernel.forward for kernel in kernels], count)
+    forward = sum(kernel.forward for kernel in kernels)
     return ComponentTimes(
         forward=forward,
-        backward=phase([kernel.backward for kernel in kernels], 2 * count),
+        backward=sum(kernel.backward for kernel in kernels),
         weight_gradient=sum(kernel.weight_gradient for kernel in kernels),
-        recompute_selective=phase([k.forward for k in core], sum(k.launches for k in core)) if core else 0.0,
+        recompute_selective=sum(kernel.forward for kernel in core),
         recompute_full=forward,
+        host_forward=count * host,
+        host_backward=count * host,
+        host_recompute_selective=sum(kernel.launches for kernel in core) * host,
+        host_recompute_full=(count + CHECKPOINT_LAUNCHES) * host,
         kernels=kernels,
     )
 

@@ -13,7 +13,14 @@ from planner.costs import memory, pipeline
 from planner.costs.compute import ELEMENT_BYTES, Slice, optimizer_seconds, peak_flops
 from planner.costs.flops import block_flops, model_flops
 from planner.costs.pipeline import Pipeline
-from planner.costs.rates import Pieces, analytic_pieces, measured_pieces, reduction_seconds
+from planner.costs.rates import (
+    Phases,
+    Pieces,
+    analytic_pieces,
+    measured_pieces,
+    reduction_seconds,
+    stage_phases,
+)
 from planner.costs.software import MODERN, Software
 from planner.layout import Layout
 from planner.partition import spread
@@ -163,22 +170,14 @@ def _cores(cluster: ClusterSpec) -> int:
 def _stages(model: ModelSpec, layout: Layout, pieces: Pieces) -> Stages:
     layers = stage_layers(model, layout)
     rows: dict[str, list[float]] = {name: [] for name in Stages.__dataclass_fields__ if name != "layers"}
+    known: dict[tuple[int, bool, bool, str], Phases] = {}
     for stage, count in enumerate(layers):
-        mode = layout.recompute_of(stage)
-        first, last = stage == 0, stage == len(layers) - 1
-        embedding, head, block = pieces.embedding, pieces.head, pieces.block
-        rows["forward"].append(count * block.forward + first * embedding.forward + last * head.forward)
-        rows["backward"].append(count * block.backward + first * embedding.backward + last * head.backward)
-        rows["weight_gradient"].append(
-            count * block.weight_gradient + first * embedding.weight_gradient + last * head.weight_gradient
-        )
-        rows["recompute"].append(count * block.recompute(mode))
-        rows["tp_forward"].append(count * pieces.tp_forward + first * pieces.tp_embedding)
-        rows["tp_backward"].append(
-            count * (pieces.tp_backward + (pieces.tp_recompute if mode == "full" else 0.0))
-            + last * pieces.tp_head
-        )
-    return Stages(layers=layers, **{name: tuple(float(v) for v in row) for name, row in rows.items()})
+        key = (count, stage == 0, stage == len(layers) - 1, layout.recompute_of(stage))
+        if key not in known:
+            known[key] = stage_phases(pieces, count, first=key[1], last=key[2], recompute=key[3])
+        for name, row in rows.items():
+            row.append(float(getattr(known[key], name)))
+    return Stages(layers=layers, **{name: tuple(row) for name, row in rows.items()})
 
 
 def _pipeline(layout: Layout, pieces: Pieces, stages: Stages) -> Pipeline:

@@ -78,6 +78,58 @@ class Pieces:
     origin: dict[str, str]
 
 
+@dataclass(frozen=True, kw_only=True)
+class Phases:
+    """Seconds of one microbatch in one stage by category; collectives are the exposed part."""
+
+    forward: Number
+    backward: Number
+    recompute: Number
+    weight_gradient: Number
+    tp_forward: Number
+    tp_backward: Number
+
+    @property
+    def forward_seconds(self) -> Number:
+        """Whole forward action."""
+        return self.forward + self.tp_forward
+
+    @property
+    def backward_seconds(self) -> Number:
+        """Whole backward action, recomputation included."""
+        return self.backward + self.recompute + self.tp_backward
+
+
+def stage_phases(pieces: Pieces, layers: Number, *, first: Number, last: Number, recompute: Number) -> Phases:
+    """Add up the pieces of a stage of `layers` blocks; numbers, or columns of stages.
+
+    A phase lasts as long as its device work with collectives, or as the host takes to start it if that is
+    longer; the wait for the host is counted as computing.
+    """
+
+    def total(block: Number, embedding: Number, head: Number) -> Number:
+        return layers * block + first * embedding + last * head
+
+    block, embedding, head = pieces.block, pieces.embedding, pieces.head
+    tp_forward = total(pieces.tp_forward, pieces.tp_embedding, 0.0)
+    tp_recompute = np.where(np.asarray(recompute) == "full", pieces.tp_recompute, 0.0)
+    tp_backward = total(pieces.tp_backward + tp_recompute, 0.0, pieces.tp_head)
+    again = layers * block.recompute(recompute)
+    backward = total(block.backward, embedding.backward, head.backward)
+    host_forward = total(block.host_forward, embedding.host_forward, head.host_forward)
+    host_backward = total(
+        block.host_backward + block.host_recompute(recompute), embedding.host_backward, head.host_backward
+    )
+    return Phases(
+        forward=np.maximum(total(block.forward, embedding.forward, head.forward), host_forward - tp_forward),
+        backward=np.maximum(backward, host_backward - tp_backward - again),
+        recompute=again,
+        weight_gradient=total(block.weight_gradient, embedding.weight_gradient, head.weight_gradient),
+        tp_forward=tp_forward,
+        tp_backward=tp_backward,
+    )
+
+
 def tp_collectives(layout_sequence_parallel: Number) -> tuple[Number, Number]:
     """All-reduces of one block and direction, and all-gathers that sequence parallelism adds in the backward.
 

@@ -1,0 +1,376 @@
+"""Published records → cases that can be priced, or the reason why not.
+
+A record names a model, a cluster, a layout and what was measured. Sources leave things out; whatever had to
+be assumed is said in the case. Nothing here looks at the measured values to decide an assumption.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from planner.costs.software import Software
+from planner.layout import Layout, Overlap
+from planner.validate_cluster import cluster_of
+from planner.validate_software import precision_of, software_of
+from profiles.cluster import ClusterSpec
+from profiles.documents import read_document
+from profiles.errors import CuboidError
+from profiles.model import ModelSpec
+
+DEFAULT_VOCAB = 50304
+MemoryView = Literal["allocated", "reserved", "device"]
+Data = Mapping[str, Any]
+
+
+class SkippedError(Exception):
+    """A record that is outside the model; the message says why."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Case:
+    """One published run in our terms.
+
+    `recompute_share` is the share of layers that recompute as the layout says (the others do not);
+    `memory_view` is what the source's memory figure counts. `assumed` says what the source did not state.
+    """
+
+    id: str
+    source: str
+    gpu: str
+    model: ModelSpec
+    cluster: ClusterSpec
+    layout: Layout
+    software: Software
+    measured_step_seconds: float | None = None
+    measured_peak_bytes: float | None = None
+    memory_view: MemoryView = "device"
+    out_of_memory: bool = False
+    recompute_share: float = 1.0
+    assumed: tuple[str, ...] = ()
+
+    @property
+    def contest(self) -> tuple[object, ...]:
+        """What has to be equal for two layouts to compete with each other."""
+        name = (self.model.layers, self.model.hidden, self.model.heads, self.model.vocab, self.model.seq_len)
+        return (
+            self.source, self.gpu, name, self.layout.world_size, self.layout.global_batch,
+            self.layout.precision, self.software.name,
+        )  # fmt: skip
+
+
+@dataclass(frozen=True, kw_only=True)
+class Unpriced:
+    """A record that is not priced, and why."""
+
+    id: str
+    source: str
+    reason: str
+
+
+def read_cases(path: Path) -> Iterator[Case | Unpriced]:
+    """Yield every record of a file, or of all YAML files in a folder.
+
+    Raises:
+        ConfigError: when `path` is missing or a named file is not YAML.
+    """
+    files = sorted(path.glob("*.yaml")) if path.is_dir() else [path]
+    for file in files:
+        try:
+            data = read_document(file).data
+        except CuboidError as error:
+            if not path.is_dir():
+                raise
+            yield Unpriced(id=file.stem, source=file.stem, reason=f"not readable: {error}")
+            continue
+        yield from cases_from(data, file.stem)
+
+
+def cases_from(data: Any, source: str) -> Iterator[Case | Unpriced]:
+    """Yield the records of one document."""
+    if not isinstance(data, dict) or not ("records" in data or "rows" in data):
+        yield Unpriced(id=source, source=source, reason="not a table of records")
+        return
+    for number, record in enumerate([*_list(data.get("records")), *_expanded(data, source)]):
+        name = str(_map(record).get("id", f"{source}-{number}"))
+        try:
+            yield _case(_map(record), name, source)
+        except SkippedError as reason:
+            yield Unpriced(id=name, source=source, reason=str(reason))
+        except (CuboidError, TypeError, ValueError, ZeroDivisionError, OverflowError) as error:
+            yield Unpriced(id=name, source=source, reason=f"not understood: {error}")
+
+
+def _expanded(data: Data, source: str) -> list[Any]:
+    """Turn a compact table (columns, rows and common values) into records."""
+    meta = _map(data.get("meta"))
+    columns, common = _list(meta.get("columns")), _map(meta.get("common"))
+    records = []
+    for row in _list(data.get("rows")):
+        values = dict(common) | dict(zip(columns, _list(row), strict=False))
+        parts = "-".join(
+            f"{short}{values.get(key)}"
+            for short, key in (
+                ("g", "num_gpus"), ("b", "global_batch"), ("mb", "micro_batch"), ("h", "hidden"),
+                ("l", "layers"), ("s", "seq_len"), ("tp", "tp"), ("dp", "dp"), ("pp", "pp"),
+            )
+        )  # fmt: skip
+        values["kv_heads"] = None if isinstance(values.get("kv_heads"), str) else values.get("kv_heads")
+        values["ffn_hidden"] = None if isinstance(values.get("ffn_hidden"), str) else values.get("ffn_hidden")
+        seconds = values.get("iteration_time_s")
+        if seconds is None and values.get("iteration_time_ms") is not None:
+            seconds = values["iteration_time_ms"] / 1e3
+        measured = {"iteration_time_s": seconds, "tokens_per_s_per_gpu": values.get("tokens_per_s_per_gpu")}
+        records.append(
+            {
+                "id": f"{source}-{parts}",
+                "kind": "training_run",
+                "model": values,
+                "cluster": values,
+                "parallelism": values,
+                "training": values,
+                "measured": measured | {"peak_memory_gb": values.get("peak_memory_gb")},
+            }
+        )
+    return records
+
+
+def _case(record: Data, name: str, source: str) -> Case:
+    kind = str(record.get("kind", "training_run"))
+    if kind not in {"training_run", "memory_only"}:
+        raise SkippedError(f"a record of kind '{kind}' is not a training run")
+    model, cluster = _map(record.get("model")), _map(record.get("cluster"))
+    parallelism, training = _map(record.get("parallelism")), _map(record.get("training"))
+    measured, derived = _map(record.get("measured")), _map(record.get("derived"))
+    _refuse_features(record, model, parallelism, training)
+    assumed: list[str] = []
+    layout_data = _degrees(cluster, parallelism, training, assumed)
+    spec = _model(model, layout_data["tp"], assumed)
+    share = _recompute(training, layout_data, spec)
+    layout_data |= _schedule(parallelism, training, layout_data, spec, assumed)
+    layout_data["precision"] = precision_of(str(training.get("precision") or "bf16"))
+    software, overlap = software_of(record, assumed)
+    layout = Layout(**layout_data, overlap=Overlap(**overlap))
+    machine = cluster_of(cluster, layout.world_size, assumed)
+    step = None if kind == "memory_only" else _step_seconds(spec, layout, measured, derived)
+    peak, view = _peak(measured)
+    oom = bool(measured.get("out_of_memory"))
+    if step is None and peak is None and not oom:
+        raise SkippedError("the source gives neither step time, throughput in tokens nor memory")
+    return Case(
+        id=name,
+        source=source,
+        gpu=machine.device.name,
+        model=spec,
+        cluster=machine,
+        layout=layout,
+        software=software,
+        measured_step_seconds=step,
+        measured_peak_bytes=peak,
+        memory_view=view,
+        out_of_memory=oom,
+        recompute_share=share,
+        assumed=tuple(assumed),
+    )
+
+
+def _refuse_features(record: Data, model: Data, parallelism: Data, training: Data) -> None:
+    name = str(model.get("name", "")).lower()
+    if model.get("moe") or model.get("experts") or (_int(parallelism.get("ep")) or 1) > 1:
+        raise SkippedError("mixture of experts is not modelled")
+    if any(word in name for word in ("bert", "t5", "vit", "resnet", "deepseek", "mixtral", "moe")):
+        raise SkippedError(f"'{model.get('name')}' is not a dense decoder-only transformer")
+    if (_int(parallelism.get("cp")) or 1) > 1:
+        raise SkippedError("context parallelism is not modelled")
+    if "lora" in str(training.get("task", "")).lower():
+        raise SkippedError("LoRA fine-tuning is not modelled")
+    for value in (training.get("cpu_offload"), parallelism.get("cpu_offload"), training.get("offload")):
+        if value and str(value).lower() not in {"false", "none", "no"}:
+            raise SkippedError("offloading to the host is not modelled")
+    precision = str(training.get("precision", "")).lower()
+    if any(word in precision for word in ("fp8", "float8", "fp4", "mxfp", "nvfp", "int8")):
+        raise SkippedError(f"{training.get('precision')} arithmetic is not modelled")
+
+
+def _degrees(cluster: Data, parallelism: Data, training: Data, assumed: list[str]) -> dict[str, Any]:
+    tp, pp, dp = (_int(parallelism.get(axis)) or 1 for axis in ("tp", "pp", "dp"))
+    devices = _int(cluster.get("num_gpus"))
+    if parallelism.get("dp") is None and devices:
+        dp = max(1, devices // (tp * pp))
+    if devices and tp * pp * dp != devices:
+        raise SkippedError(f"tp·pp·dp = {tp * pp * dp} is not the {devices} devices of the record")
+    microbatch = _int(training.get("micro_batch"))
+    batch, count = _int(training.get("global_batch")), _int(training.get("num_microbatches"))
+    if microbatch is None and batch and count:
+        microbatch = batch // (dp * count)
+    if microbatch is None:
+        raise SkippedError("the micro-batch is not stated")
+    if batch is None and count:
+        batch = microbatch * dp * count
+    if batch is None:
+        raise SkippedError("the global batch is not stated")
+    sequence_parallel = parallelism.get("sequence_parallel")
+    if sequence_parallel is None:
+        sequence_parallel = False
+        if tp > 1:
+            assumed.append("no sequence parallelism")
+    return {
+        "tp": tp,
+        "pp": pp,
+        "dp": dp,
+        "microbatch": microbatch,
+        "global_batch": batch,
+        "sequence_parallel": bool(sequence_parallel) and tp > 1,
+        "zero": _zero(parallelism),
+    }
+
+
+def _zero(parallelism: Data) -> int:
+    stage = parallelism.get("zero_stage")
+    if isinstance(stage, int):
+        return min(3, max(0, stage))
+    text = str(stage or "").lower()
+    if "zero-2" in text or "grad_op" in text:
+        return 2
+    if any(word in text for word in ("zero-3", "fsdp", "full_shard", "full shard", "hsdp")):
+        return 3
+    if "zero-1" in text or "optimizer sharded" in text or parallelism.get("distributed_optimizer"):
+        return 1
+    return 0
+
+
+def _model(model: Data, tp: int, assumed: list[str]) -> ModelSpec:
+    layers, hidden, seq = (_int(model.get(key)) for key in ("layers", "hidden", "seq_len"))
+    if not layers or not hidden or not seq:
+        missing = [key for key in ("layers", "hidden", "seq_len") if not _int(model.get(key))]
+        raise SkippedError(f"the model's {', '.join(missing)} is not stated")
+    heads = _int(model.get("heads"))
+    if heads is None:
+        heads = _likely_heads(hidden, tp)
+        assumed.append(f"{heads} heads")
+    vocab = _int(model.get("vocab"))
+    if vocab is None:
+        vocab = DEFAULT_VOCAB
+        assumed.append(f"vocabulary {vocab}")
+    gated = bool(model.get("gated_mlp"))
+    position = str(model.get("position") or "")
+    learned = "learned" in position or (not gated and not position)
+    tied = model.get("tied_embeddings")
+    unit = 128 * tp  # Megatron-LM pads the vocabulary so that every rank has a multiple of 128
+    padded = -(-vocab // unit) * unit if not gated else vocab
+    head_dim = _int(model.get("head_dim")) or hidden // heads
+    return ModelSpec(
+        name=str(model.get("name") or "model"),
+        layers=layers,
+        hidden=hidden,
+        heads=heads,
+        kv_heads=_int(model.get("kv_heads")) or heads,
+        head_dim=head_dim,
+        ffn_hidden=_int(model.get("ffn_hidden")) or 4 * hidden,
+        gated_mlp=gated,
+        vocab=padded,
+        seq_len=seq,
+        tied_embeddings=(not gated) if tied is None else bool(tied),
+        position="learned" if learned or "alibi" in position.lower() else "rope",
+        norm="rmsnorm" if gated else "layernorm",
+        linear_bias=bool(model["bias"]) if model.get("bias") is not None else not gated,
+        attention_bias=bool(model["bias"]) if model.get("bias") is not None else not gated,
+    )
+
+
+def _likely_heads(hidden: int, tp: int) -> int:
+    """Return the number of heads nearest to a width of 128 that divides hidden and is divisible by tp."""
+    fitting = [n for n in range(tp, hidden // 16 + 1, tp) if hidden % n == 0] or [1]
+    return min(fitting, key=lambda n: abs(hidden / n - 128))
+
+
+def _recompute(training: Data, layout: dict[str, Any], model: ModelSpec) -> float:
+    """Set the layout's recompute mode; return the share of layers it applies to."""
+    text = str(training.get("recompute") or "none").lower()
+    layers = _int(training.get("recompute_layers"))
+    layout["recompute"] = "none"
+    if "0 layers" in text or text.startswith("none") or layers == 0:
+        return 1.0
+    if "every second layer" in text or "selective layer" in text:
+        layout["recompute"] = "full"
+        return 0.5
+    if text.startswith("selective"):
+        layout["recompute"] = "selective"
+        return 1.0
+    if "full" in text or layers:
+        layout["recompute"] = "full"
+        return min(1.0, layers / model.layers) if layers else 1.0
+    raise SkippedError(f"recompute '{text}' is not modelled")
+
+
+def _schedule(
+    parallelism: Data, training: Data, layout: dict[str, Any], model: ModelSpec, assumed: list[str]
+) -> dict[str, Any]:
+    pp, chunks = layout["pp"], _int(parallelism.get("vpp"))
+    text = str(training.get("schedule") or "").lower()
+    if chunks is None:
+        chunks = 1
+        if pp > 1:
+            assumed.append("no interleaving")
+    chunks = max(1, min(chunks, model.layers // pp)) if pp > 1 else 1
+    name = "interleaved-1f1b" if chunks > 1 else "1f1b"
+    if pp > 1:
+        for words, family, count in (
+            (("zb-1p", "zb-h1"), "zb-h1", 1),
+            (("zb-2p", "zb-h2"), "zb-h2", 1),
+            (("zbv", "zb-v"), "zb-v", 2),
+            (("gpipe",), "gpipe", 1),
+        ):
+            if any(word in text for word in words):
+                name, chunks = family, count
+    data: dict[str, Any] = {"schedule": name, "chunks": chunks}
+    if "one layer fewer" in str(training.get("stage_layers", "")) and pp > 1:
+        stages = pp * chunks
+        each = (model.layers + 2) // stages
+        if each * stages - 2 == model.layers:
+            data["layers_per_stage"] = (each - 1, *(each for _ in range(stages - 2)), each - 1)
+    return data
+
+
+def _step_seconds(model: ModelSpec, layout: Layout, measured: Data, derived: Data) -> float | None:
+    for values in (measured, derived):
+        if values.get("iteration_time_s"):
+            return float(values["iteration_time_s"])
+    tokens = layout.global_batch * model.seq_len
+    rate = measured.get("tokens_per_s_per_gpu") or derived.get("tokens_per_s_per_gpu")
+    if rate:
+        return float(tokens / rate / layout.world_size)
+    for key, unit in (("tokens_per_s", 1.0), ("sequences_per_s", model.seq_len)):
+        if measured.get(key):
+            return float(tokens / (measured[key] * unit))
+    if measured.get("samples_per_s_per_gpu"):
+        return float(layout.global_batch / measured["samples_per_s_per_gpu"] / layout.world_size)
+    return None
+
+
+def _peak(measured: Data) -> tuple[float | None, MemoryView]:
+    if measured.get("peak_allocated_gib"):
+        return float(measured["peak_allocated_gib"]) * 2**30, "allocated"
+    if measured.get("peak_memory_gib"):
+        return float(measured["peak_memory_gib"]) * 2**30, "reserved"
+    if measured.get("peak_memory_gb"):
+        return float(measured["peak_memory_gb"]) * 1e9, "device"
+    return None, "device"
+
+
+def _map(value: Any) -> Data:
+    return value if isinstance(value, Mapping) else {}
+
+
+def _list(value: Any) -> list[Any]:
+    return value if isinstance(value, list) else []
+
+
+def _int(value: Any) -> int | None:
+    if isinstance(value, bool) or value is None:
+        return None
+    if isinstance(value, int | float):
+        return int(value) if value == int(value) and value > 0 else None
+    return int(value) if isinstance(value, str) and value.isdigit() and int(value) > 0 else None
