@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from planner.job import Job
-from profiles.errors import ConfigError, PreflightError
-
-SMALLEST_CORPUS_BYTES = 2
+from planner.job import DataSpec, Job
+from planner.targets import CUBOID, check_target
+from profiles.errors import ConfigError, FieldError, PreflightError
+from profiles.model import ModelSpec
 
 
 def check_local(job: Job) -> None:
@@ -17,8 +17,12 @@ def check_local(job: Job) -> None:
         PreflightError: when the plan is for other or more devices than there are here.
         ConfigError: when the data cannot be read or is too short.
     """
+    try:
+        check_target(job.plan.layout, job.plan.model, CUBOID)
+    except FieldError as error:
+        raise ConfigError(f"layout.{error}") from None
     _check_devices(job)
-    check_data(job)
+    check_data(job.data, job.plan.model)
 
 
 def _check_devices(job: Job) -> None:
@@ -40,20 +44,20 @@ def _check_devices(job: Job) -> None:
         )
 
 
-def check_data(job: Job) -> None:
+def check_data(data: DataSpec, model: ModelSpec) -> None:
     """Refuse a corpus that is missing, unreadable or shorter than one sequence.
 
     Raises:
         ConfigError: naming the file or folder.
     """
-    if job.data.path is None:
+    if data.path is None:
         return
-    path = Path(job.data.path)
+    path = Path(data.path)
     if not path.exists():
         raise ConfigError(f"{path}: no such file or folder; give --data a text file or a folder of them")
     files = [path] if path.is_file() else sorted(f for f in path.rglob("*") if f.is_file())
     size = sum(f.stat().st_size for f in files)
-    needed = job.plan.model.seq_len + 1
+    needed = model.seq_len + 1
     if size < needed:
         raise ConfigError(
             f"{path}: {size} bytes of text, one sequence needs {needed}; give more text or a smaller seq_len"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -13,6 +14,8 @@ from launcher.console import print_json, stderr_console
 
 if TYPE_CHECKING:
     from planner.bench import BenchProgress
+
+PLAIN_LINE_SECONDS = 5.0
 
 
 def bench(
@@ -71,7 +74,7 @@ def bench(
 
 @contextmanager
 def progress_line(seconds: float) -> Iterator[Callable[[BenchProgress], None]]:
-    """Show a measurement's progress on stderr: a bar on a terminal, nothing elsewhere."""
+    """Show a measurement's progress on stderr: a bar on a terminal, a line every few seconds elsewhere."""
     from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn  # noqa: PLC0415
 
     console = stderr_console()
@@ -83,8 +86,13 @@ def progress_line(seconds: float) -> Iterator[Callable[[BenchProgress], None]]:
     )
     with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bar:
         task = bar.add_task("starting the ranks", total=seconds)
+        next_line = time.monotonic()
 
         def report(progress: BenchProgress) -> None:
+            nonlocal next_line
             bar.update(task, completed=seconds - progress.seconds_left, description=progress.text)
+            if not console.is_terminal and time.monotonic() >= next_line:
+                next_line = time.monotonic() + PLAIN_LINE_SECONDS
+                console.print(f"bench: {progress.seconds_left:.0f} s left, {progress.text}", markup=False)
 
         yield report

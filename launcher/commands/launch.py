@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -15,7 +15,11 @@ from launcher.local import run_local, torchrun_command
 from launcher.preflight_local import check_local
 from launcher.run_directory import RunDirectory, create_run, free_name, open_run
 from planner.job import Job, load_job
+from profiles.documents import plain
 from profiles.errors import ConfigError
+
+if TYPE_CHECKING:
+    from rich.console import Console
 
 
 class Where(StrEnum):
@@ -53,16 +57,22 @@ def launch(
         _show(job, run)
         return
     run = run or create_run(runs, job)
-    train(run, resume=resume, json=json)
+    train(run, resume=resume, console=stderr_console())
+    outcome = _outcome(run)
+    if json:
+        print_json(outcome)
+    elif outcome["finished"]:
+        stdout_console().print(f"Finished. Next: cuboid report {run.path}", markup=False)
+    else:
+        stdout_console().print(f"Stopped. Next: cuboid launch {run.path} --resume", markup=False)
 
 
-def train(run: RunDirectory, *, resume: bool, json: bool) -> None:
-    """Run to the end, showing every step on stderr and the outcome on stdout.
+def train(run: RunDirectory, *, resume: bool, console: Console) -> None:
+    """Run to the end, showing the steps as they come.
 
     Raises:
         RunError: when the run fails, naming the first rank that did.
     """
-    console = stderr_console()
     job = run.job()
     layout = job.plan.layout
     console.print(
@@ -73,25 +83,17 @@ def train(run: RunDirectory, *, resume: bool, json: bool) -> None:
     code = run_local(run, resume=resume, on_step=printer)
     if code != 0:
         raise failure(run, code)
-    last = run.metrics()[-1] if run.metrics() else {}
-    record = run.record()
-    finished = last.get("step") == job.steps
-    if json:
-        print_json(
-            {
-                "run": str(run.path),
-                "finished": finished,
-                "last": last,
-                "record": record.model_dump(mode="json") if record else None,
-            }
-        )
-        return
-    out = stdout_console()
-    if finished:
-        out.print(f"Finished {job.steps} steps, loss {last['loss']:.4f}. Next: cuboid report {run.path}")
-    else:
-        step = last.get("step", 0)
-        out.print(f"Stopped after step {step} of {job.steps}. Next: cuboid launch {run.path} --resume")
+
+
+def _outcome(run: RunDirectory) -> dict[str, Any]:
+    metrics, record = run.metrics(), run.record()
+    last = metrics[-1] if metrics else {}
+    return {
+        "run": str(run.path),
+        "finished": last.get("step") == run.job().steps,
+        "last": last,
+        "record": plain(record) if record else None,
+    }
 
 
 def _resolve(

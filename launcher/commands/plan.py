@@ -15,6 +15,8 @@ from profiles.presets import load_cluster, load_model
 from profiles.units import format_bytes, format_count, format_seconds
 
 if TYPE_CHECKING:
+    from rich.console import Console
+
     from planner.search import RankedPlan, SearchResult
     from profiles.cluster import ClusterSpec
     from profiles.costs import CostTable
@@ -94,11 +96,18 @@ def to_json(result: SearchResult) -> dict[str, Any]:
     }
 
 
-def show(result: SearchResult, model: ModelSpec, cluster: ClusterSpec, devices: int) -> None:
+def show(
+    result: SearchResult,
+    model: ModelSpec,
+    cluster: ClusterSpec,
+    devices: int,
+    *,
+    console: Console | None = None,
+) -> None:
     """Print the ranked table, the chosen plan marked, and why it won."""
     from planner.verdict import compare  # noqa: PLC0415 (start-up time)
 
-    console = stdout_console()
+    console = console or stdout_console()
     rows = table(
         f"{model.name} ({format_count(model.parameters)} parameters) on {devices} × {cluster.device.name},"
         f" global batch {result.best.layout.global_batch}"
