@@ -8,28 +8,34 @@ from __future__ import annotations
 
 import hashlib
 import math
+from collections.abc import Mapping
 
 import torch
 from torch import Tensor, nn
 
 from profiles.model import ModelSpec
-from runtime.models.stage import Stage
-from runtime.tensor_parallel import TensorParallel
+from runtime.tensor_parallel import ShardSpec, TensorParallel
 
 STANDARD_DEVIATION = 0.02
 
 
 def initialize(
-    stage: Stage, tp: TensorParallel, *, seed: int, dtype: torch.dtype, device: torch.device
+    module: nn.Module,
+    spec: ModelSpec,
+    shards: Mapping[str, ShardSpec],
+    tp: TensorParallel,
+    *,
+    seed: int,
+    dtype: torch.dtype,
+    device: torch.device,
 ) -> None:
-    """Materialise a stage from the meta device with its initial weights."""
-    for prefix, module in stage.named_modules():
-        for leaf, _ in list(module.named_parameters(recurse=False)):
+    """Replace the parameters of `module`, on the meta device, by our shares of their initial values."""
+    for prefix, owner in module.named_modules():
+        for leaf, _ in list(owner.named_parameters(recurse=False)):
             name = f"{prefix}.{leaf}"
-            shard = stage.shard_specs[name]
-            full = initial_parameter(stage.spec, name, shard.shape, seed=seed)
-            local = shard.local(full, tp).to(device=device, dtype=dtype, copy=True)
-            setattr(module, leaf, nn.Parameter(local.contiguous()))
+            full = initial_parameter(spec, name, shards[name].shape, seed=seed)
+            local = shards[name].local(full, tp).to(device=device, dtype=dtype, copy=True)
+            setattr(owner, leaf, nn.Parameter(local.contiguous()))
 
 
 def initial_parameter(spec: ModelSpec, name: str, shape: tuple[int, ...], *, seed: int) -> Tensor:

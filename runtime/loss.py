@@ -24,24 +24,25 @@ class _CrossEntropy(torch.autograd.Function):
     def forward(ctx: Any, logits: Tensor, targets: Tensor, tp: TensorParallel, first_row: int) -> Tensor:
         scores = logits.float() if logits.dtype.itemsize < 4 else logits
         valid = targets != IGNORED
-        local = torch.where(valid, targets - first_row, -1)
-        rows = ((local >= 0) & (local < scores.shape[1])).nonzero().squeeze(1)
-        columns = local[rows]
+        rows = scores.shape[1]
+        local = targets - first_row
+        ours = valid & (local >= 0) & (local < rows)
+        columns = local.clamp(0, max(0, rows - 1)).unsqueeze(1)
 
-        largest = scores.new_full(targets.shape, float("-inf")) if not scores.shape[1] else scores.amax(1)
-        picked = scores.new_zeros(targets.shape)
-        picked[rows] = scores[rows, columns]
+        # A rank at the end of a small vocabulary may hold no row at all.
+        largest = scores.amax(1) if rows else scores.new_full(targets.shape, float("-inf"))
+        picked = scores.gather(1, columns).squeeze(1) * ours if rows else scores.new_zeros(targets.shape)
         scores.sub_(largest.unsqueeze(1)).exp_()
         total = scores.sum(1)
         if tp.size > 1:
             parts = _gather(torch.stack((largest, total, picked)), tp)
-            ours, largest = largest, parts[:, 0].amax(0)
+            own, largest = largest, parts[:, 0].amax(0)
             total = (parts[:, 1] * (parts[:, 0] - largest).exp()).sum(0)
             picked = parts[:, 2].sum(0)
-            scores.mul_((ours - largest).exp().unsqueeze(1))
+            scores.mul_((own - largest).exp().unsqueeze(1))
         scores.div_(total.unsqueeze(1))  # now the probabilities
 
-        ctx.save_for_backward(scores, valid, rows, columns)
+        ctx.save_for_backward(scores, valid, ours, columns)
         ctx.dtype, ctx.spent = logits.dtype, False
         losses = torch.where(valid, total.log() + largest - picked, 0.0)
         return losses.sum()
@@ -52,8 +53,9 @@ class _CrossEntropy(torch.autograd.Function):
         if ctx.spent:
             raise RuntimeError("the loss reuses its memory and can be differentiated only once")
         ctx.spent = True
-        scores, valid, rows, columns = ctx.saved_tensors
-        scores[rows, columns] -= 1.0
+        scores, valid, ours, columns = ctx.saved_tensors
+        if scores.shape[1]:
+            scores.scatter_add_(1, columns, -ours.to(scores.dtype).unsqueeze(1))
         scores.mul_((gradient * valid).unsqueeze(1))
         return scores.to(ctx.dtype), None, None, None
 

@@ -33,7 +33,7 @@ def build_stage(
     with torch.device("meta"):
         stage = Stage(spec, layers=layers, first=first, last=last)
         parallelize(stage, tp)
-    initialize(stage, tp, seed=seed, dtype=dtype, device=device)
+    initialize(stage, spec, stage.shard_specs, tp, seed=seed, dtype=dtype, device=device)
     stage.share_deferred()
     if spec.position == "rope":
         stage.rotary = Rotary(

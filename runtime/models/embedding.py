@@ -21,10 +21,11 @@ class _Lookup(torch.autograd.Function):
             return functional.embedding(tokens, weight)
         rows = tokens - layer.first_row
         ours = (rows >= 0) & (rows < weight.shape[0])
-        result = weight.new_zeros((*tokens.shape, weight.shape[1]))
-        result[ours] = weight[rows[ours]]
+        rows = rows.clamp(0, max(0, weight.shape[0] - 1))
         ctx.save_for_backward(rows, ours)
-        return result
+        if not weight.shape[0]:
+            return weight.new_zeros((*tokens.shape, weight.shape[1]))
+        return functional.embedding(rows, weight) * ours.unsqueeze(-1)
 
     @staticmethod
     @once_differentiable
@@ -35,10 +36,9 @@ class _Lookup(torch.autograd.Function):
         def work() -> None:
             if weight.grad is None:
                 weight.grad = torch.zeros_like(weight)
-            if ours:
-                weight.grad.index_add_(0, rows[ours[0]], gradient[ours[0]])
-            else:
-                weight.grad.index_add_(0, rows.flatten(), gradient.flatten(0, 1))
+            flat = gradient * ours[0].unsqueeze(-1) if ours else gradient
+            if weight.shape[0]:
+                weight.grad.index_add_(0, rows.flatten(), flat.flatten(0, 1))
 
         if ctx.needs_input_grad[2]:
             ctx.deferred.add(work)
