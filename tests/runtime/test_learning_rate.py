@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from planner.job import OptimizerSpec
 from runtime.learning_rate import learning_rate
 
 
+@settings(deadline=None)
 @given(st.integers(0, 20), st.integers(1, 60))
 def test_equals_torch_schedulers(warmup, steps):
     spec = OptimizerSpec(learning_rate=0.3, final_learning_rate=0.05, warmup_steps=warmup)

@@ -7,7 +7,7 @@ import math
 import pytest
 import torch
 import torch.distributed as dist
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from profiles.model import ModelSpec
@@ -130,6 +130,7 @@ def test_weights_are_really_split(run_ranks):
         assert (split, whole) == ((spec.parameters - norms) // 2, norms)
 
 
+@settings(deadline=None)
 @given(st.integers(0, 300), st.integers(1, 16))
 def test_slices_cover_without_overlap(length, size):
     parts = [TensorParallel(rank=rank, size=size).slice(length) for rank in range(size)]
