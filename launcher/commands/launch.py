@@ -12,11 +12,13 @@ from launcher.console import print_json, stderr_console, stdout_console
 from launcher.failure import failure
 from launcher.follow import StepPrinter
 from launcher.local import run_local, torchrun_command
-from launcher.preflight_local import check_local
+from launcher.preflight_local import check_data, check_local
 from launcher.run_directory import RunDirectory, create_run, free_name, open_run
+from launcher.slurm.options import slurm_options
 from planner.job import Job, load_job
 from profiles.documents import plain
 from profiles.errors import ConfigError
+from profiles.site import SlurmOptions
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -29,6 +31,7 @@ class Where(StrEnum):
     SLURM = "slurm"
 
 
+@slurm_options
 def launch(
     source: Annotated[
         Path, typer.Argument(metavar="PLAN|JOB|RUN", help="plan.yaml, job.yaml or a run directory.")
@@ -43,6 +46,9 @@ def launch(
     steps: Annotated[int | None, typer.Option(min=1, help="Steps to train, instead of the job's.")] = None,
     data: Annotated[str | None, typer.Option(help="Text file or folder, instead of the job's.")] = None,
     json: Annotated[bool, typer.Option("--json", help="One JSON document on stdout.")] = False,
+    site: Annotated[Path | None, typer.Option(help="SLURM: site.yaml; default: $CUBOID_SITE.")] = None,
+    *,
+    slurm: SlurmOptions,
 ) -> None:
     """Run a plan or a job; continue an interrupted run.
 
@@ -50,8 +56,15 @@ def launch(
 
     Example: cuboid launch plan.yaml --steps 200 --name first
              cuboid launch runs/first --resume
+             cuboid launch plan.yaml --on slurm --time-limit 4:00:00 --dry-run
     """
     job, run = _resolve(source, name=name, runs=runs, steps=steps, data=data, resume=resume)
+    if on is Where.SLURM:
+        from launcher.slurm.command import launch_on_slurm  # noqa: PLC0415 (only here)
+
+        check_data(job.data, job.plan.model)
+        launch_on_slurm(job, run, runs=runs, site=site, slurm=slurm, dry_run=dry_run, json=json)
+        return
     check_local(job)
     if dry_run:
         _show(job, run)

@@ -68,7 +68,7 @@ def test_time_limit_checkpoint_requeue_resume(cluster: Any, runs: Any) -> None:
 def test_array_chain(cluster: Any, runs: Any) -> None:
     run = runs.create(steps=40, environment={"TEST_STEP_SECONDS": "0.3"})
     (job,) = cluster.launch(run, process_model="srun", array=9)
-    warn(cluster, run, job)
+    warn(cluster, run, f"{job}_1")
     assert cluster.settle(run, 60) == "finished"
     assert ends(run)[0] == ("time-limit", "restart")
     assert [step for step, _ in losses(run)] == list(range(1, 41))

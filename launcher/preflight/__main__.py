@@ -1,0 +1,60 @@
+"""`python -m launcher.preflight check|judge`: the halves of a pre-flight, as the batch script calls them."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from launcher.console import stdout_console, table
+from launcher.preflight.facts import gather, read_facts, write_facts
+from launcher.preflight.judge import Trouble, exclude_list, judge
+from launcher.run_directory import open_run
+from profiles.documents import write_text
+from profiles.errors import CuboidError, PreflightError
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run one half and return its exit code: 3 when a node is not fit."""
+    parser = argparse.ArgumentParser(prog="launcher.preflight")
+    parser.add_argument("half", choices=("check", "judge"))
+    parser.add_argument("--run", type=Path, required=True)
+    parser.add_argument("--folder", type=Path, required=True)
+    parser.add_argument("--hosts", default="")
+    options = parser.parse_args(arguments)
+    try:
+        if options.half == "check":
+            write_facts(options.folder, gather(options.run, options.folder))
+            return 0
+        return _judge(options.run, options.folder, [host for host in options.hosts.split(",") if host])
+    except CuboidError as error:
+        sys.stderr.write(f"pre-flight: {error}\n")
+        return error.exit_code
+
+
+def _judge(run: Path, folder: Path, hosts: list[str]) -> int:
+    token = (folder / "token").read_text(encoding="utf-8").strip()
+    short = [host.split(".")[0] for host in hosts]
+    troubles = judge(open_run(run).job(), short, read_facts(folder), token=token)
+    if troubles:
+        _show(troubles)
+    bad = exclude_list(short, troubles)
+    write_text(folder / "exclude", bad + "\n")
+    if not bad:
+        return 0
+    sys.stdout.write(f"Leave the bad nodes out: cuboid launch {run} --on slurm --resume --exclude {bad}\n")
+    return PreflightError.exit_code
+
+
+def _show(troubles: Sequence[Trouble]) -> None:
+    grid = table("Pre-flight")
+    for column in ("node", "check", "", "what"):
+        grid.add_column(column)
+    for trouble in troubles:
+        grid.add_row(trouble.host, trouble.check, trouble.severity, trouble.message)
+    stdout_console().print(grid, markup=False)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
