@@ -84,6 +84,7 @@ class NodeTopology(Record):
     numa_nodes: PositiveInt | None = None
     nvswitches: NonNegativeInt | None = None  # None: not known
     switched: bool = False  # devices reach each other through switches, not by links of their own
+    links: Literal["seen", "assumed", "unknown"] = "seen"  # whether the source could show NVLink or xGMI
     device_order: tuple[NonNegativeInt, ...] | None = None  # an order in which joined devices are neighbours
     cpu_model: str | None = None
     cores: PositiveInt | None = None

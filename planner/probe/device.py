@@ -10,8 +10,8 @@ from profiles.cluster import DeviceSpec, Precision
 from profiles.presets import device_preset, preset_names
 from profiles.topology import NodeDevice, NodeTopology, Problem
 
-# Dense tensor operations per clock and multiprocessor at 16 bits, by compute capability: what the peaks of the
-# data sheets come to (V100 125, A100 312, RTX 3090 71, RTX 4090 165, H100 989 TFLOP/s).
+# Dense tensor operations per clock and multiprocessor at 16 bits, by compute capability: what the peaks of
+# the data sheets come to (V100 125, A100 312, RTX 3090 71, RTX 4090 165, H100 989 TFLOP/s).
 TENSOR_OPERATIONS = {"7.0": 1024, "7.5": 1024, "8.0": 2048, "8.6": 512, "8.9": 512, "9.0": 4096, "10.0": 8192}
 CORE_OPERATIONS = {"6.0": 128, "7.0": 128, "7.5": 128, "8.0": 128}  # fp32, two a core; 256 in all others
 
@@ -63,29 +63,30 @@ def join_device(node: NodeTopology, *, preset: str | None = None) -> Joined:
     if name is None:
         name = _assumed_preset(node, device, [n for n, _ in shelf])
         origin = f"assumed: {name}"
+        doubt = f"no preset for {device.name}" if device.name else "nothing tells which device this is"
         problems.append(
             Problem(
                 name="device-unknown",
-                message=f"{'nothing tells which device this is' if not device.name else f'no preset for {device.name}'};"
-                f" memory and rates are those of {name}",
+                message=f"{doubt}; memory and rates are those of {name}",
                 remedy="say which with --device NAME",
             )
         )
     spec = _from_preset(device, name, driver=node.origins.get("devices", "driver"), told=origin)
-    if (
-        device.power_watts
-        and device.power_default_watts
-        and device.power_watts < 0.95 * device.power_default_watts
-    ):
-        problems.append(
-            Problem(
-                name="power-cap",
-                message=f"power is limited to {device.power_watts:.0f} W of {device.power_default_watts:.0f} W:"
-                " sustained rates fall below the preset's",
-                remedy="measure with `cuboid bench`, or lift the limit (nvidia-smi -pl)",
-            )
-        )
+    problems += _power_cap(device)
     return Joined(spec=spec, origin=origin, problems=tuple(problems))
+
+
+def _power_cap(device: NodeDevice) -> list[Problem]:
+    limit, usual = device.power_watts, device.power_default_watts
+    if not limit or not usual or limit >= 0.95 * usual:
+        return []
+    return [
+        Problem(
+            name="power-cap",
+            message=f"power is limited to {limit:.0f} W of {usual:.0f} W; rates fall below the preset's",
+            remedy="measure with `cuboid bench`, or lift the limit (nvidia-smi -pl)",
+        )
+    ]
 
 
 def _from_preset(device: NodeDevice, name: str, *, driver: str, told: str) -> DeviceSpec:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 
 from planner.probe.files import Files
-from planner.probe.pci import AMAZON, PciDevice, normal_bus_id, read_device
+from planner.probe.pci import AMAZON, PciDevice, normal_bus_id, pci_path, read_device
 from profiles.topology import NicKind, NicState, NodeNic
 
 INFINIBAND = "/sys/class/infiniband"
@@ -39,8 +39,9 @@ def read_nics(files: Files) -> tuple[tuple[NodeNic, ...], dict[str, PciDevice], 
 
 
 def _place(files: Files, link: str) -> PciDevice | None:
-    target = files.target(link)
-    bus_id = normal_bus_id(target.rsplit("/", 1)[-1]) if target else None
+    # The function may sit above the named device: virtio, for one, adds a level of its own.
+    path = pci_path(files.target(link) or "")
+    bus_id = normal_bus_id(path[-1]) if path else None
     return read_device(files, bus_id) if bus_id else None
 
 

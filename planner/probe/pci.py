@@ -101,11 +101,13 @@ def distance(
     *,
     numa: tuple[int | None, int | None] = (None, None),
     numa_nodes: int | None = None,
+    switch_levels: int = 2,
 ) -> str:
     """Return how far two devices are apart by their paths from the root complex; `?` without a path.
 
     Two functions below one bridge, or below two ports of one switch, are PIX; each further level of switches
-    makes it PXB; with nothing but the root complex in common it is PHB.
+    makes it PXB; with nothing but the root complex in common it is PHB. `switch_levels` is the number of
+    bridges by which a path shows one switch: two in sysfs (the ports up and down), one in NCCL's files.
     """
     if not first or not second:
         return "?"
@@ -113,7 +115,7 @@ def distance(
     while common < min(len(first), len(second)) and first[common] == second[common]:
         common += 1
     if common >= 2:
-        return "PIX" if max(len(first), len(second)) - common <= 2 else "PXB"
+        return "PIX" if max(len(first), len(second)) - common <= switch_levels else "PXB"
     if common == 1:
         return "PHB"
     if None not in numa:

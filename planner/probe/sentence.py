@@ -40,23 +40,31 @@ def _links(node: NodeTopology) -> str:
     count = len(node.devices)
     if count == 1:
         return "single device" + (" with links to the processor" if node.devices[0].host_links else "")
-    label = "xGMI" if any(cell == "XGMI" for row in node.matrix for cell in row) else "NVLink"
     if any(device.slice for device in node.devices):
         return "no links between slices"
-    if not any(is_fast(cell) for row in node.matrix for cell in row):
-        cells = {node.relation(a, b) for a in range(count) for b in range(a)}
-        if cells == {"?"}:
-            return "links between devices not known"
-        return "PCIe only" + ("" if label == "xGMI" else " (no NVLink seen)")
-    if node.switched:
-        through = f"{node.nvswitches} NVSwitches" if node.nvswitches else "NVSwitch"
-        beyond = " in a domain that reaches beyond the node" if node.devices[0].fabric else ""
-        if all_joined(node, range(count)):
-            return f"all-to-all {label} through {through}{beyond}"
-        return f"{label} through {through}{beyond}, but not between all pairs"
+    if any(is_fast(cell) for row in node.matrix for cell in row):
+        told = _switched(node) if node.switched else _direct(node)
+        return told + (" (assumed for this board)" if node.links == "assumed" else "")
+    if node.links == "unknown":
+        return "NVLink not in this file"
+    if {node.relation(a, b) for a in range(count) for b in range(a)} == {"?"}:
+        return "links between devices not known"
+    return "PCIe only" + (" (no NVLink seen)" if node.devices[0].vendor == "nvidia" else "")
+
+
+def _switched(node: NodeTopology) -> str:
+    through = f"{node.nvswitches} NVSwitches" if node.nvswitches else "NVSwitch"
+    beyond = " in a domain that reaches beyond the node" if node.devices[0].fabric else ""
+    if all_joined(node, range(len(node.devices))):
+        return f"all-to-all NVLink through {through}{beyond}"
+    return f"NVLink through {through}{beyond}, but not between all pairs"
+
+
+def _direct(node: NodeTopology) -> str:
+    label = "xGMI" if any(cell == "XGMI" for row in node.matrix for cell in row) else "NVLink"
     if is_cube_mesh(node):
         return f"{label} hybrid cube mesh ({_link_counts(node)} links per device)"
-    if all_joined(node, range(count)):
+    if all_joined(node, range(len(node.devices))):
         return f"all-to-all {label}" + (f" ({_link_counts(node)} links)" if label == "NVLink" else "")
     sizes = Counter(len(group) for group in islands(node, is_fast))
     names = {1: "single devices", 2: "pairs", 4: "fours"}
@@ -67,7 +75,7 @@ def _links(node: NodeTopology) -> str:
 def _link_counts(node: NodeTopology) -> str:
     counts = {d.links for d in node.devices if d.links}
     if not counts:
-        return "?"
+        return "unknown"
     return str(min(counts)) if len(counts) == 1 else f"{min(counts)}–{max(counts)}"
 
 
@@ -88,7 +96,7 @@ def _nics(node: NodeTopology) -> str:
         text = f"{len(nics) // devices} {speed}{label}NICs per {_unit(node)}"
     else:
         text = f"{len(nics)} {speed}{label}NICs for {devices} {_unit(node)}s"
-    return text + (" (rails)" if is_railed(node) else "")
+    return text
 
 
 def is_railed(node: NodeTopology) -> bool:
@@ -117,6 +125,8 @@ def _advice(node: NodeTopology) -> str:
         if node.devices[0].fabric:
             text += ", further inside the NVLink domain"
         return text
+    if node.links == "unknown":
+        return f"tp up to {count} if NVLink joins them; probe the node itself to know"
     if not any(is_fast(cell) for row in node.matrix for cell in row):
         return f"tp at most 2 of {count} (over PCIe it costs more than it saves); prefer pp and dp"
     return f"tp up to {span} inside a node; beyond that it runs over PCIe"

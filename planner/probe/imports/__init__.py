@@ -1,0 +1,1 @@
+"""Topologies that others wrote: NCCL, nvidia-smi, rocm-smi, hwloc, and our own files."""

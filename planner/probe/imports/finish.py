@@ -1,0 +1,111 @@
+"""What every imported topology goes through at its end: order, board, bridges."""
+
+from __future__ import annotations
+
+from collections import Counter
+
+from planner.probe.identify import short_name
+from planner.probe.node import mark_compute
+from planner.probe.order import all_joined, is_cube_mesh, is_fast, islands, link_count, neighbour_order
+from profiles.topology import NodeTopology, Problem
+
+MOST_LINKS = 18  # of one device, as of NVLink 5
+BRIDGE_LINKS = frozenset({1, 2, 4, 6, 12, 18})  # what the bridges and boards sold join two devices with
+# Boards of eight whose devices NVSwitches join: links of a device, and bytes per second of one.
+SWITCHED_BOARDS = {
+    "A100": (12, 25e9),
+    "A800": (8, 25e9),
+    "H100": (18, 25e9),
+    "H200": (18, 25e9),
+    "H20": (18, 25e9),
+    "H800": (8, 25e9),
+    "B200": (18, 50e9),
+}
+
+
+def finish(node: NodeTopology) -> NodeTopology:
+    """Return the node with NICs told apart, an order of neighbours, and what is odd about its links.
+
+    A file that cannot show NVLink leaves a known board of eight with the links such boards have, marked as
+    assumed.
+    """
+    node = node.model_copy(update={"nics": mark_compute(node.nics, node.matrix, len(node.devices))})
+    if node.links == "unknown":
+        node = _assume_board(node)
+    node = _count_links(node)
+    return node.model_copy(
+        update={"device_order": neighbour_order(node), "problems": (*node.problems, *bridge_problems(node))}
+    )
+
+
+def identify_as(node: NodeTopology, device: str) -> NodeTopology:
+    """Return a node whose file did not name its devices with the user's word for them."""
+    devices = tuple(d if d.name else d.model_copy(update={"name": device}) for d in node.devices)
+    node = node.model_copy(update={"devices": devices})
+    return _assume_board(node) if node.links == "unknown" else node
+
+
+def is_switched(node: NodeTopology) -> bool:
+    """Tell whether a device has more links to all others than it has ports: a switch must be between."""
+    count = len(node.devices)
+    if count < 3 or not all_joined(node, range(count), lambda cell: cell.startswith("NV")):
+        return False
+    return sum(link_count(node.relation(0, other)) for other in range(1, count)) > MOST_LINKS
+
+
+def bridge_problems(node: NodeTopology) -> tuple[Problem, ...]:
+    """Return a problem for pairs joined by fewer links than a bridge has, or than their equals have."""
+    if node.switched or is_cube_mesh(node):
+        return ()
+    pairs = [g for g in islands(node, is_fast) if len(g) == 2]
+    counts = {pair: link_count(node.relation(*pair)) for pair in pairs if node.relation(*pair) != "XGMI"}
+    most = max(counts.values(), default=0)
+    return tuple(
+        Problem(
+            name="dead-link",
+            message=f"GPU{a}–GPU{b} are joined by {links} NVLinks, which is no full bridge",
+            remedy="a link may be down or a bridge badly seated; plan with what is there, or reseat it",
+        )
+        for (a, b), links in counts.items()
+        if links not in BRIDGE_LINKS or links < most
+    )
+
+
+def _count_links(node: NodeTopology) -> NodeTopology:
+    """Return the node with the number of links of every device, where the source did not give it."""
+    devices = []
+    for device in node.devices:
+        cells = [node.relation(device.index, other.index) for other in node.devices if other is not device]
+        counts = [link_count(cell) for cell in cells]
+        links = max(counts, default=0) if node.switched else sum(counts)
+        known = device.links is not None or node.links == "unknown"
+        devices.append(device if known else device.model_copy(update={"links": links}))
+    return node.model_copy(update={"devices": tuple(devices)})
+
+
+def _assume_board(node: NodeTopology) -> NodeTopology:
+    names = Counter(device.name for device in node.devices)
+    name, count = names.most_common(1)[0] if names else (None, 0)
+    family, product = short_name(name), (name or "").upper()
+    board = SWITCHED_BOARDS.get(family)
+    socketed = "SXM" in product or "HBM3" in product or family in {"H200", "B200"}
+    if count != 8 or len(node.devices) != 8 or board is None or not socketed or "NVL" in product:
+        return node
+    links, rate = board
+    size = len(node.matrix)
+    matrix = tuple(
+        tuple(f"NV{links}" if a < 8 and b < 8 and a != b else node.matrix[a][b] for b in range(size))
+        for a in range(size)
+    )
+    devices = [d.model_copy(update={"links": links, "link_bytes_per_second": rate}) for d in node.devices]
+    note = f"NVLink is not in this file; boards of eight {name} have {links} links a device to NVSwitches"
+    return node.model_copy(
+        update={
+            "matrix": matrix,
+            "devices": tuple(devices),
+            "switched": True,
+            "links": "assumed",
+            "notes": (*node.notes, note),
+            "origins": {**node.origins, "matrix": "PCIe from the file; NVLink assumed from the product"},
+        }
+    )

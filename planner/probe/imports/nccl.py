@@ -1,0 +1,238 @@
+"""NCCL's topology file (NCCL_TOPO_DUMP_FILE, or what a cloud ships for NCCL_TOPO_FILE).
+
+system > cpu (numaid, affinity) > pci (busid, class, link_speed, link_width) > gpu > nvlink (target, count),
+and nic > net (name, speed in Mb/s). Bridges are pci elements around others; a file of a cloud often has no
+gpu elements, and NVLink is then found by NCCL when it runs.
+"""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from dataclasses import dataclass, field
+
+from planner.probe.host import format_cpu_list
+from planner.probe.identify import name_of_pci_id
+from planner.probe.imports.finish import finish
+from planner.probe.imports.xml import Element
+from planner.probe.node import build_matrix
+from planner.probe.pci import AMAZON, AMD, distance, generation_of, link_bytes_per_second, normal_bus_id
+from profiles.errors import ConfigError
+from profiles.topology import NicKind, NodeDevice, NodeNic, NodeTopology
+
+ORIGIN = "NCCL topology file"
+GPU_CLASSES = ("0x0300", "0x0302", "0x0380", "0x1200")
+NIC_CLASS = "0x02"
+SWITCH_CLASS = "0x0680"
+LINK_RATE = {60: 20e9, 61: 20e9, 86: 14.0625e9, 100: 50e9, 103: 50e9}  # by sm; 25 GB/s in all others
+MAX_DEVICES = 512
+
+
+@dataclass(kw_only=True)
+class _Slot:
+    """A GPU or a NIC and its place: the path from its processor, and the NUMA node of that."""
+
+    element: Element
+    path: tuple[str, ...]
+    numa: int | None
+    cpus: str | None
+    bus_id: str | None
+    index: int = 0
+    links: Counter[str] = field(
+        default_factory=Counter
+    )  # NVLinks by the far end's bus id, or `switch`, `host`
+    switches: set[str] = field(default_factory=set)
+
+
+def read_nccl(root: Element, *, name: str) -> NodeTopology:
+    """Return the node of the file.
+
+    Raises:
+        ConfigError: when there is no GPU in it.
+    """
+    gpus, nics = _slots(root)
+    if not gpus:
+        raise ConfigError(f"{name}: no GPU in this NCCL topology (no pci element of class 0x0300 or 0x0302)")
+    if len(gpus) + len(nics) > MAX_DEVICES:
+        raise ConfigError(f"{name}: {len(gpus)} GPUs and {len(nics)} NICs are more than any node has")
+    _number(gpus)
+    self_loops = sum(_read_links(gpu) for gpu in gpus)
+    by_bus = {gpu.bus_id: gpu.index for gpu in gpus}
+    seen = any(gpu.links for gpu in gpus)
+    notes = []
+    if self_loops:
+        notes.append(
+            f"{self_loops} device(s) have NVLink entries that lead back to themselves: a placeholder"
+        )
+    if not seen:
+        notes.append("NVLink is not in this file: NCCL finds it when it runs")
+    both = [*gpus, *nics]
+
+    def relation(a: int, b: int) -> str:
+        if a < len(gpus) and b < len(gpus):
+            links = _joined(both[a], both[b], by_bus)
+            if links:
+                return f"NV{links}"
+        return distance(both[a].path, both[b].path, numa=(both[a].numa, both[b].numa), switch_levels=1)
+
+    devices = tuple(_device(gpu) for gpu in gpus)
+    ports = tuple(_nic(nic, i) for i, nic in enumerate(nics))
+    switches = set().union(*(gpu.switches for gpu in gpus))
+    if any(nic.bytes_per_second is None for nic in ports):
+        notes.append("the file gives no rate for NICs")
+    elif not ports:
+        notes.append("no NIC in the file")
+    processors = {cpu.get("numaid") for cpu in root.descendants("cpu")}
+    node = NodeTopology(
+        devices=devices,
+        nics=ports,
+        matrix=build_matrix(devices, ports, relation),
+        numa_nodes=len(processors) or None,
+        nvswitches=len(switches) or (None if not seen else 0),
+        switched=bool(switches),
+        links="seen" if seen else "unknown",
+        notes=tuple(notes),
+        origins={"devices": ORIGIN, "matrix": ORIGIN, "nics": ORIGIN},
+    )
+    return finish(node)
+
+
+def _slots(root: Element) -> tuple[list[_Slot], list[_Slot]]:
+    gpus: list[_Slot] = []
+    nics: list[_Slot] = []
+    for number, cpu in enumerate(root.descendants("cpu")):
+        numa = cpu.number("numaid")
+        numa = numa if numa is not None and 0 <= numa < 10_000 else None
+        cpus = format_cpu_list(_affinity(cpu.get("affinity") or "")) or None
+        # Walked with a stack: a path to each element, from its processor down.
+        stack: list[tuple[Element, tuple[str, ...]]] = [(cpu, (f"cpu{number}",))]
+        while stack:
+            element, path = stack.pop()
+            for position, child in reversed(list(enumerate(element.children))):
+                bus_id = normal_bus_id(child.get("busid"))
+                here = (*path, bus_id or child.get("busid") or f"{child.tag}{position}")
+                if child.tag in {"pci", "nic"}:
+                    stack.append((child, here))
+            slot = _Slot(
+                element=element, path=path, numa=numa, cpus=cpus, bus_id=normal_bus_id(element.get("busid"))
+            )
+            kind = (element.get("class") or "").lower()
+            nets = [child for child in element.children if child.tag == "net"]
+            if element.tag == "pci" and (kind.startswith(GPU_CLASSES) or _child(element, "gpu")):
+                gpus.append(slot)
+            elif nets:
+                nics += [
+                    _Slot(element=net, path=path, numa=numa, cpus=cpus, bus_id=_bus_above(net))
+                    for net in nets
+                ]
+            elif kind.startswith(NIC_CLASS) and not any(element.descendants("net")):
+                nics.append(slot)
+    return gpus, nics
+
+
+def _affinity(mask: str) -> tuple[int, ...]:
+    """Return the processors of a mask of comma-separated 32-bit words, the highest first."""
+    cpus: list[int] = []
+    words = mask.split(",") if re.fullmatch(r"[0-9a-fA-F,]{1,2000}", mask) else []
+    for place, word in enumerate(reversed(words)):
+        bits = int(word or "0", 16)
+        cpus += [32 * place + bit for bit in range(min(bits.bit_length(), 32)) if bits >> bit & 1]
+    return tuple(cpus)
+
+
+def _child(element: Element, tag: str) -> Element | None:
+    return next((child for child in element.children if child.tag == tag), None)
+
+
+def _bus_above(net: Element) -> str | None:
+    return next((found for above in net.ancestors() if (found := normal_bus_id(above.get("busid")))), None)
+
+
+def _number(gpus: list[_Slot]) -> None:
+    """Number the GPUs as the file does (gpu dev=…), else by their bus ids, as the driver does."""
+    told = [gpu and gpu.number("dev") for gpu in (_child(slot.element, "gpu") for slot in gpus)]
+    if None not in told and len(set(told)) == len(told):
+        gpus.sort(key=lambda slot: (_child(slot.element, "gpu") or slot.element).number("dev") or 0)
+    else:
+        gpus.sort(key=lambda slot: slot.bus_id or "~")
+    for index, gpu in enumerate(gpus):
+        gpu.index = index
+
+
+def _read_links(slot: _Slot) -> bool:
+    """Fill in the NVLinks of a GPU; tell whether one leads back to itself."""
+    loop = False
+    for link in slot.element.descendants("nvlink"):
+        count, target = link.number("count") or 0, normal_bus_id(link.get("target"))
+        kind = (link.get("tclass") or "").lower()
+        if not 0 < count <= 1000:
+            continue
+        if target is not None and target == slot.bus_id:
+            loop = True
+        elif kind.startswith(SWITCH_CLASS):
+            slot.links["switch"] += count
+            slot.switches.add(link.get("target") or "?")
+        elif kind.startswith(GPU_CLASSES) and target:
+            slot.links[target] += count
+        elif kind:
+            slot.links["host"] += count
+    return loop
+
+
+def _joined(first: _Slot, second: _Slot, by_bus: dict[str | None, int]) -> int:
+    direct = max(first.links.get(second.bus_id or "", 0), second.links.get(first.bus_id or "", 0))
+    assert first.index == by_bus.get(first.bus_id, first.index) or first.bus_id is None
+    return direct or min(first.links["switch"], second.links["switch"])
+
+
+def _device(slot: _Slot) -> NodeDevice:
+    element, gpu = slot.element, _child(slot.element, "gpu")
+    vendor, device = (element.get("vendor") or "").lower(), (element.get("device") or "").lower()
+    pci_id = f"{vendor.removeprefix('0x')}:{device.removeprefix('0x')}" if vendor and device else None
+    sm = gpu.number("sm") if gpu else None
+    links = sum(count for end, count in slot.links.items() if end != "host")
+    width = element.number("link_width")
+    return NodeDevice(
+        index=slot.index,
+        vendor="amd" if vendor.removeprefix("0x") == AMD else "nvidia",
+        name=name_of_pci_id(pci_id),
+        bus_id=slot.bus_id,
+        pci_id=pci_id,
+        compute_capability=f"{sm // 10}.{sm % 10}" if sm and 30 <= sm < 1000 else None,
+        pcie_bytes_per_second=link_bytes_per_second(generation_of(element.get("link_speed")), width),
+        numa_node=slot.numa,
+        cpus=slot.cpus,
+        links=links or None,
+        link_bytes_per_second=LINK_RATE.get(sm or 0, 25e9) if links else None,
+        host_links=slot.links["host"] or None,
+    )
+
+
+def _nic(slot: _Slot, index: int) -> NodeNic:
+    element = slot.element
+    speed = element.number("speed") if element.tag == "net" else None
+    name = element.get("name") if element.tag == "net" else None
+    gdr = element.get("gdr") if element.tag == "net" else None
+    card = next((a for a in (element, *element.ancestors()) if a.tag == "pci"), element)
+    return NodeNic(
+        name=name or f"nic{index}",
+        kind=_kind(name or "", card),
+        bytes_per_second=speed * 1e6 / 8 if speed and 0 < speed < 10**8 else None,
+        bus_id=slot.bus_id,
+        numa_node=slot.numa,
+        gpu_direct=gdr == "1" if gdr else None,
+    )
+
+
+def _kind(name: str, card: Element) -> NicKind:
+    vendor = (card.get("vendor") or "").lower().removeprefix("0x")
+    kind = (card.get("class") or "").lower()
+    if vendor == AMAZON or name.startswith(("rdmap", "efa")):
+        return "efa"
+    if kind.startswith("0x0207") or name.startswith("ib"):
+        return "infiniband"
+    if name.startswith("mlx"):
+        return "roce"
+    if name.startswith(("eth", "en")):
+        return "ethernet"
+    return "unknown"

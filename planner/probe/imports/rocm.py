@@ -1,0 +1,88 @@
+"""`rocm-smi --showtopo`: tables of weight, hops, link type and NUMA nodes as text."""
+
+from __future__ import annotations
+
+import re
+
+from planner.probe.imports.finish import finish
+from profiles.errors import ConfigError
+from profiles.topology import NodeDevice, NodeTopology
+
+_TITLE = re.compile(r"=+\s*(.*?)\s*=+\s*$")
+_GPU = re.compile(r"GPU\d{1,3}")
+MAX_DEVICES = 256
+ORIGIN = "rocm-smi --showtopo"
+Table = dict[tuple[int, int], str]
+
+
+def looks_like_rocm(text: str) -> bool:
+    """Tell whether the text has a table of this tool."""
+    return re.search(r"^=+\s*(?:Link Type|Weight|Hops) between two GPUs", text, re.M) is not None
+
+
+def read_rocm(text: str, *, name: str) -> NodeTopology:
+    """Return the node that the tables show.
+
+    Raises:
+        ConfigError: when the table of link types is missing or empty.
+    """
+    types, count = _table(text, "Link Type between two GPUs")
+    if not count:
+        raise ConfigError(
+            f"{name}: no table `Link Type between two GPUs`; save the whole output of `rocm-smi --showtopo`"
+        )
+    hops, _ = _table(text, "Hops between two GPUs")
+    numa = {
+        int(g): int(n) for g, n in re.findall(r"GPU\[(\d{1,3})\]\s*: \(Topology\) Numa Node: (\d{1,3})", text)
+    }
+    notes = [f"the tables name neither devices nor NICs (source: {ORIGIN})"]
+    if not numa:
+        notes.append("the table of NUMA nodes is missing")
+    missing = [(a, b) for a in range(count) for b in range(count) if a != b and (a, b) not in types]
+    if missing:
+        notes.append(f"the table of link types is cut off: {len(missing)} cell(s) are missing")
+
+    def cell(a: int, b: int) -> str:
+        if a == b:
+            return "X"
+        kind = types.get((a, b)) or types.get((b, a)) or "?"
+        if kind == "XGMI":
+            return "XGMI"
+        if kind != "PCIE":
+            return "?"
+        if a in numa and b in numa:
+            return "NODE" if numa[a] == numa[b] else "SYS"
+        return "PHB" if hops.get((a, b)) in {"1", "2"} else "SYS"
+
+    node = NodeTopology(
+        devices=tuple(NodeDevice(index=i, vendor="amd", numa_node=numa.get(i)) for i in range(count)),
+        matrix=tuple(tuple(cell(a, b) for b in range(count)) for a in range(count)),
+        numa_nodes=len(set(numa.values())) or None,
+        nvswitches=0,
+        notes=tuple(notes),
+        origins={"devices": ORIGIN, "matrix": ORIGIN},
+    )
+    return finish(node)
+
+
+def _table(text: str, title: str) -> tuple[Table, int]:
+    """Return the cells of one table by (row, column), and the number of its columns."""
+    cells: Table = {}
+    columns: list[int] = []
+    inside = False
+    for line in text.splitlines():
+        heading = _TITLE.match(line.strip())
+        if heading:
+            inside = heading.group(1) == title
+            continue
+        words = line.split()
+        if not inside or not words or not _GPU.fullmatch(words[0]):
+            continue
+        if all(_GPU.fullmatch(word) for word in words) and not columns:
+            columns = [int(word[3:]) for word in words][:MAX_DEVICES]
+        else:
+            row = int(words[0][3:])
+            cells |= {(row, column): word for column, word in zip(columns, words[1:], strict=False)}
+    if columns != list(range(len(columns))):
+        return {}, 0
+    return cells, len(columns)
