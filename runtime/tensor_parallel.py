@@ -6,12 +6,17 @@ Each half of a block (attention, MLP) is one parallel region (Shoeybi et al. 201
                forward: nothing                                        forward: all-reduce
                backward: all-reduce                                    backward: nothing
 
-so a region costs one all-reduce in each direction. A column-parallel linear is a plain `Linear` with fewer
+so a region costs one all-reduce in each direction. With sequence parallelism (Korthikanti et al. 2022,
+arXiv:2205.05198) the ranks also share out the positions of what lies between the regions: entering gathers
+them, leaving reduces and scatters, which moves the same bytes and keeps 1/tp of the activations.
+
+A column-parallel linear is a plain `Linear` with fewer
 outputs; a row-parallel one has fewer inputs, and adds its bias after the reduction.
 """
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -82,28 +87,73 @@ class _Reduce(torch.autograd.Function):
         return gradient, None
 
 
-class Enter(nn.Module):
-    """The start of a parallel region: the identity, whose backward sums the ranks' gradients."""
+class _Gather(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, inputs: Tensor, tp: TensorParallel) -> Tensor:
+        ctx.tp = tp
+        return _gather(inputs, tp)
 
-    def __init__(self, tp: TensorParallel) -> None:
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None]:
+        return _reduce_scatter(gradient, ctx.tp), None
+
+
+class _ReduceScatter(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, inputs: Tensor, tp: TensorParallel) -> Tensor:
+        ctx.tp = tp
+        return _reduce_scatter(inputs, tp)
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None]:
+        return _gather(gradient, ctx.tp), None
+
+
+def _gather(part: Tensor, tp: TensorParallel) -> Tensor:
+    """Join the ranks' positions: [microbatch, seq / tp, width] → [microbatch, seq, width]."""
+    parts = part.new_empty((tp.size, *part.shape))
+    _all_gather(parts.view(-1), part.contiguous().view(-1), group=tp.group)
+    return parts.movedim(0, 1).flatten(1, 2)
+
+
+def _reduce_scatter(whole: Tensor, tp: TensorParallel) -> Tensor:
+    """Sum over the ranks, each keeping its positions: [microbatch, seq, width] → [.., seq / tp, ..]."""
+    rows, length, width = whole.shape
+    parts = whole.reshape(rows, tp.size, length // tp.size, width).movedim(1, 0).contiguous()
+    result = torch.empty_like(parts[0])
+    _reduce_scatter_single(result.view(-1), parts.view(-1), group=tp.group)
+    return result
+
+
+# Renamed in torch 2.13, where the old names warn.
+_all_gather = getattr(dist, "all_gather_single", None) or dist.all_gather_into_tensor
+_reduce_scatter_single = getattr(dist, "reduce_scatter_single", None) or dist.reduce_scatter_tensor
+
+
+class Enter(nn.Module):
+    """The start of a parallel region: the whole sequence on every rank."""
+
+    def __init__(self, tp: TensorParallel, *, sequence_parallel: bool = False) -> None:
         super().__init__()
         self.tp = tp
+        self.sequence_parallel = sequence_parallel
 
     def forward(self, inputs: Tensor) -> Tensor:
-        """Return `inputs`."""
-        return apply(_Copy, inputs, self.tp)
+        """Return `inputs`, or with sequence parallelism all ranks' positions of it."""
+        return apply(_Gather if self.sequence_parallel else _Copy, inputs, self.tp)
 
 
 class Leave(nn.Module):
-    """The end of a parallel region: sums the ranks' results; the backward is the identity."""
+    """The end of a parallel region: sums the ranks' results."""
 
-    def __init__(self, tp: TensorParallel) -> None:
+    def __init__(self, tp: TensorParallel, *, sequence_parallel: bool = False) -> None:
         super().__init__()
         self.tp = tp
+        self.sequence_parallel = sequence_parallel
 
     def forward(self, inputs: Tensor) -> Tensor:
-        """Return the sum of all ranks' `inputs`, in their place."""
-        return apply(_Reduce, inputs, self.tp)
+        """Return the sum of all ranks' `inputs` (in their place), or our positions of it."""
+        return apply(_ReduceScatter if self.sequence_parallel else _Reduce, inputs, self.tp)
 
 
 class RowParallelLinear(Linear):
@@ -129,3 +179,26 @@ def row_parallel(full: Linear, tp: TensorParallel, leave: nn.Module) -> RowParal
     """Return `full` (on the meta device) with our share of its inputs."""
     outputs, inputs = full.weight.shape
     return RowParallelLinear(len(tp.slice(inputs)), outputs, bias=full.bias is not None, leave=leave)
+
+
+@torch.no_grad()
+def sum_partial_gradients(
+    parameters: Mapping[str, nn.Parameter], shards: Mapping[str, ShardSpec], tp: TensorParallel
+) -> None:
+    """Sum in one message the gradients of which each tensor-parallel rank has only its positions' part.
+
+    Called once per step, after the last backward; does nothing without sequence parallelism.
+    """
+    gradients = [
+        parameter.grad
+        for name, parameter in parameters.items()
+        if shards[name].partial and parameter.grad is not None
+    ]
+    if not gradients:
+        return
+    flat = torch.cat([gradient.flatten() for gradient in gradients])
+    dist.all_reduce(flat, group=tp.group)
+    offset = 0
+    for gradient in gradients:
+        gradient.copy_(flat[offset : offset + gradient.numel()].view(gradient.shape))
+        offset += gradient.numel()

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 from torch import Tensor, nn
 from torch.nn import functional
 
 from profiles.model import ModelSpec
 from runtime.linear import Linear
 from runtime.models.rotary import Rotary
+from runtime.recompute import recomputed
 
 
 class Attention(nn.Module):
@@ -27,14 +30,16 @@ class Attention(nn.Module):
         self.value = Linear(spec.hidden, spec.kv_width, bias=inner)
         self.output = Linear(spec.query_width, spec.hidden, bias=outer)
 
-    def forward(self, hidden: Tensor, rotary: Rotary | None) -> Tensor:
+    def forward(self, hidden: Tensor, rotary: Rotary | None, *, recompute: bool = False) -> Tensor:
         """Mix [microbatch, seq, hidden] over positions; `rotary` turns queries and keys first."""
         hidden = self.enter(hidden)
         shape = (*hidden.shape[:2], -1, self.head_dim)
         query = self.query(hidden).view(shape)
         key = self.key(hidden).view(shape)
         value = self.value(hidden).view(shape)
-        result: Tensor = self.output(attend(query, key, value, rotary).flatten(2))
+        core = partial(attend, rotary=rotary)
+        mixed = recomputed(core, query, key, value) if recompute else core(query, key, value)
+        result: Tensor = self.output(mixed.flatten(2))
         return result
 
 

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import torch
 
-from planner.layout import Recompute
+from planner.layout import Layout, Recompute, check_layout
+from profiles.errors import FieldError
 from profiles.model import ModelSpec
 from runtime.initialize import initialize
 from runtime.models.parallelize import parallelize
@@ -29,10 +30,18 @@ def build_stage(
     """Return the stage that holds `layers` of `spec`, with our tensor-parallel share of its initial weights.
 
     Shapes are laid out on the meta device; only our own parameters are ever materialised.
+
+    Raises:
+        FieldError: at the field of the layout that the model cannot be split by.
     """
+    check_layout(Layout(tp=tp.size, global_batch=1), spec)
+    if sequence_parallel and spec.seq_len % tp.size:
+        raise FieldError(
+            ("sequence_parallel",), f"tp = {tp.size} does not divide seq_len = {spec.seq_len}; turn it off"
+        )
     with torch.device("meta"):
-        stage = Stage(spec, layers=layers, first=first, last=last)
-        parallelize(stage, tp)
+        stage = Stage(spec, layers=layers, first=first, last=last, recompute=recompute)
+        parallelize(stage, tp, sequence_parallel=sequence_parallel)
     initialize(stage, spec, stage.shard_specs, tp, seed=seed, dtype=dtype, device=device)
     stage.share_deferred()
     if spec.position == "rope":

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import partial
+
 from torch import nn
 
 from runtime.linear import Linear
@@ -10,38 +13,51 @@ from runtime.models.stage import Stage
 from runtime.tensor_parallel import Enter, Leave, ShardSpec, TensorParallel, column_parallel, row_parallel
 
 
-def parallelize(stage: Stage, tp: TensorParallel) -> None:
-    """Replace the layers of a stage on the meta device by our shares, and say so in `stage.shard_specs`."""
+def parallelize(stage: Stage, tp: TensorParallel, *, sequence_parallel: bool = False) -> None:
+    """Replace the layers of a stage on the meta device by our shares, and say so in `stage.shard_specs`.
+
+    With `sequence_parallel` the stage's hidden states hold our seq / tp positions only.
+    """
+    sequence_parallel = sequence_parallel and tp.size > 1
+    enter = partial(Enter, tp, sequence_parallel=sequence_parallel)
+    leave = partial(Leave, tp, sequence_parallel=sequence_parallel)
     shapes = {name: tuple(parameter.shape) for name, parameter in stage.named_parameters()}
     dims: dict[str, int] = {}
     if tp.size > 1:
         for name, half in _halves(stage):
-            half.enter = Enter(tp)
+            half.enter = enter()
             for child, layer in list(half.named_children()):
                 if not isinstance(layer, Linear):
                     continue
                 row = child in {"output", "down"}
-                share = row_parallel(layer, tp, Leave(tp)) if row else column_parallel(layer, tp)
+                share = row_parallel(layer, tp, leave()) if row else column_parallel(layer, tp)
                 setattr(half, child, share)
                 dims[f"{name}.{child}.weight"] = 1 if row else 0
                 if not row:
                     dims[f"{name}.{child}.bias"] = 0
-        dims |= _parallelize_vocabulary(stage, tp)
-    stage.shard_specs = {name: ShardSpec(dim=dims.get(name), shape=shape) for name, shape in shapes.items()}
+        dims |= _parallelize_vocabulary(stage, tp, enter, leave)
+        if sequence_parallel and isinstance(stage.embedding, Embedding) and stage.embedding.position:
+            stage.embedding.position.shard = tp.rank
+    stage.shard_specs = {
+        name: ShardSpec(dim=dims.get(name), shape=shape, partial=sequence_parallel and name not in dims)
+        for name, shape in shapes.items()
+    }
 
 
-def _parallelize_vocabulary(stage: Stage, tp: TensorParallel) -> dict[str, int]:
+def _parallelize_vocabulary(
+    stage: Stage, tp: TensorParallel, enter: Callable[[], Enter], leave: Callable[[], Leave]
+) -> dict[str, int]:
     rows = tp.slice(stage.spec.vocab)
     dims: dict[str, int] = {}
     if stage.embedding is not None:
         token = TokenEmbedding(len(rows), stage.spec.hidden, whole=False, first_row=rows.start)
         if isinstance(stage.embedding, Embedding):
-            stage.embedding.token, stage.embedding.leave = token, Leave(tp)
+            stage.embedding.token, stage.embedding.leave = token, leave()
         else:
             stage.embedding["token"] = token
         dims["embedding.token.weight"] = 0
     if stage.head is not None:
-        stage.head.enter, stage.head.tp, stage.head.first_row = Enter(tp), tp, rows.start
+        stage.head.enter, stage.head.tp, stage.head.first_row = enter(), tp, rows.start
         if stage.head.output is not None:
             stage.head.output = column_parallel(stage.head.output, tp)
             dims["head.output.weight"] = 0

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from torch import Tensor, nn
 
+from planner.layout import Recompute
 from profiles.model import ModelSpec
 from runtime.linear import DeferredGradients, DeferringModule
 from runtime.models.block import Block
@@ -22,7 +23,9 @@ class Stage(nn.Module):
     first. Nothing here divides by a count of tokens or microbatches.
     """
 
-    def __init__(self, spec: ModelSpec, *, layers: range, first: bool, last: bool) -> None:
+    def __init__(
+        self, spec: ModelSpec, *, layers: range, first: bool, last: bool, recompute: Recompute = "none"
+    ) -> None:
         super().__init__()
         self.spec, self.layers, self.first, self.last = spec, layers, first, last
         self.embedding: Embedding | nn.ModuleDict | None = None
@@ -31,7 +34,7 @@ class Stage(nn.Module):
             self.embedding = Embedding(vocab=spec.vocab, width=spec.hidden, positions=positions)
         elif last and spec.tied_embeddings:
             self.embedding = nn.ModuleDict({"token": TokenEmbedding(spec.vocab, spec.hidden)})
-        self.blocks = nn.ModuleDict({str(layer): Block(spec) for layer in layers})
+        self.blocks = nn.ModuleDict({str(layer): Block(spec, recompute) for layer in layers})
         self.head = Head(spec) if last else None
         self.rotary: Rotary | None = None
         self.shard_specs: dict[str, ShardSpec] = {}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from functools import partial
 
 import pytest
 import torch
@@ -12,7 +13,7 @@ from hypothesis import strategies as st
 
 from profiles.model import ModelSpec
 from runtime.models import build_stage
-from runtime.tensor_parallel import ShardSpec, TensorParallel
+from runtime.tensor_parallel import ShardSpec, TensorParallel, sum_partial_gradients
 
 SPECS = {
     "gpt2": ModelSpec(layers=2, hidden=32, heads=4, vocab=50, seq_len=12),
@@ -38,7 +39,7 @@ def world() -> TensorParallel:
     return TensorParallel(group=dist.group.WORLD, rank=dist.get_rank(), size=dist.get_world_size())
 
 
-def build(spec: ModelSpec, tp: TensorParallel):
+def build(spec: ModelSpec, tp: TensorParallel, **options):
     return build_stage(
         spec,
         layers=range(spec.layers),
@@ -48,6 +49,7 @@ def build(spec: ModelSpec, tp: TensorParallel):
         seed=3,
         dtype=torch.float64,
         device=torch.device("cpu"),
+        **options,
     )
 
 
@@ -58,8 +60,8 @@ def sample(spec: ModelSpec) -> tuple[torch.Tensor, torch.Tensor]:
     return tokens, targets
 
 
-def run(spec: ModelSpec, deferred: bool = False):
-    stage = build(spec, world())
+def run(spec: ModelSpec, deferred: bool = False, **options):
+    stage = build(spec, world(), **options)
     with torch.no_grad():
         for name, parameter in stage.named_parameters():
             full = torch.randn(stage.shards()[name].shape, generator=torch.Generator().manual_seed(len(name)))
@@ -72,6 +74,7 @@ def run(spec: ModelSpec, deferred: bool = False):
         stage.deferred.run(0)
     else:
         loss.backward()
+    sum_partial_gradients(dict(stage.named_parameters()), stage.shards(), world())
     return loss.item(), {n: (stage.shards()[n], p.detach(), p.grad) for n, p in stage.named_parameters()}
 
 
@@ -90,6 +93,39 @@ def test_losses_and_gradients_equal_those_of_one_rank(run_ranks, name):
                 assert torch.equal(value, shard.local(full_value, tp))
                 wanted = shard.local(full_gradient, tp)
                 torch.testing.assert_close(gradient, wanted, rtol=0, atol=1e-12, msg=parameter)
+
+
+@pytest.mark.parametrize("name", SPECS)
+@pytest.mark.parametrize("recompute", ["none", "full"])
+def test_sequence_parallel_equals_one_rank(run_ranks, name, recompute):
+    spec = SPECS[name]
+    ((expected, whole),) = run_ranks(1, run, spec)
+    parallel = partial(run, spec, recompute == "full", sequence_parallel=True, recompute=recompute)
+    for rank, (loss, parameters) in enumerate(run_ranks(4, parallel)):
+        assert loss == pytest.approx(expected, rel=1e-13)
+        for parameter, (shard, _, gradient) in parameters.items():
+            assert shard.partial == (shard.dim is None)
+            wanted = shard.local(whole[parameter][2], TensorParallel(rank=rank, size=4))
+            torch.testing.assert_close(gradient, wanted, rtol=0, atol=1e-12, msg=parameter)
+
+
+def test_sequence_parallel_stages_exchange_their_positions_only(run_ranks):
+    def shape() -> tuple[int, ...]:
+        spec = SPECS["gpt2"]
+        stage = build_stage(
+            spec,
+            layers=range(1),
+            first=True,
+            last=False,
+            tp=world(),
+            seed=1,
+            dtype=torch.float64,
+            device=torch.device("cpu"),
+            sequence_parallel=True,
+        )
+        return tuple(stage(sample(spec)[0]).shape)
+
+    assert run_ranks(2, shape) == [(3, 6, 32)] * 2
 
 
 def test_a_half_costs_one_reduction_each_way(run_ranks):
