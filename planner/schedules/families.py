@@ -5,6 +5,7 @@ from __future__ import annotations
 import difflib
 
 from planner.schedules.action import Schedule
+from planner.schedules.dualpipe_v import DUALPIPE_V
 from planner.schedules.family import Family, ScheduleError
 from planner.schedules.gpipe import GPIPE
 from planner.schedules.interleaved import INTERLEAVED
@@ -12,6 +13,8 @@ from planner.schedules.looped_bfs import LOOPED_BFS
 from planner.schedules.naive import NAIVE
 from planner.schedules.one_f_one_b import ONE_F_ONE_B
 from planner.schedules.pipedream import PIPEDREAM, PIPEDREAM_2BW
+from planner.schedules.v_blocks import V_HALF, V_MIN
+from planner.schedules.zb_v import ZB_V
 from planner.schedules.zero_bubble import ZB_H1, ZB_H2
 
 FAMILIES: tuple[Family, ...] = (
@@ -22,6 +25,10 @@ FAMILIES: tuple[Family, ...] = (
     LOOPED_BFS,
     ZB_H1,
     ZB_H2,
+    ZB_V,
+    V_HALF,
+    V_MIN,
+    DUALPIPE_V,
     PIPEDREAM,
     PIPEDREAM_2BW,
 )
