@@ -13,22 +13,22 @@ QUIET_SECONDS = 1.0
 
 
 def step_line(metrics: Mapping[str, Any], steps: int) -> str:
-    """Write one step's metrics as one line.
+    """Write one step's metrics as one line: loss, gradient norm, learning rate, time, rates, peak memory.
 
-    `metrics` is a line of metrics.jsonl; `steps` the length of the job.
+    `metrics` is a line of metrics.jsonl; `steps` the length of the job. FLOP/s are the model's, per device.
     """
     parts = [
         f"step {metrics['step']:>{len(str(steps))}}/{steps}",
         f"loss {metrics['loss']:.4f}",
-        f"grad norm {metrics['grad_norm']:.3f}",
-        f"lr {metrics['learning_rate']:.2e}",
+        f"norm {metrics['grad_norm']:.2f}",
+        f"lr {metrics['learning_rate']:.1e}",
         format_seconds(metrics["step_seconds"]),
         f"{format_count(metrics['tokens_per_second'])} tok/s",
-        f"{format_count(metrics['model_flops_per_device'], 'FLOP/s')} a rank",
+        f"{format_count(metrics['model_flops_per_device'], 'FLOP/s')}",
     ]
     if metrics.get("mfu") is not None:
         parts.append(f"MFU {metrics['mfu']:.1%}")
-    parts.append(f"peak {format_bytes(metrics['peak_bytes'])}")
+    parts.append(f"{format_bytes(metrics['peak_bytes'])}")
     return "  ".join(parts)
 
 

@@ -59,7 +59,7 @@ def torchrun_command(run: RunDirectory, *, resume: bool) -> Command:
     job = run.job()
     ranks = job.plan.layout.world_size
     words = [sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={ranks}"]
-    words += ["-m", "runtime.train", "--job", str(run.job_path), "--run", str(run.path), "--log-files"]
+    words += ["-m", "runtime.train", "--job", str(run.job_path), "--log-files"]
     if resume:
         words.append("--resume")
     environment = {"OMP_NUM_THREADS": str(_threads(ranks)), "PYTHONUNBUFFERED": "1"} | job.environment
