@@ -178,6 +178,7 @@ class Executor:
         handed = self._handed.pop(action, None)
         if handed is not None:
             return handed
+        self._recorder.waits()
         buffer = self._arrivals.pop(action).take()
         self._recorder.waited()
         buffers.append(buffer)

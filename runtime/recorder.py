@@ -29,9 +29,11 @@ class Recorder:
 
     def __init__(self, clock: Callable[[], float] = time.perf_counter) -> None:
         self._clock = clock
+        self._ready = 0.0
         self.step = 0
         self.current: Label = "start"
         self.since = clock()  # when anything last moved
+        self.waiting = False  # for another rank
         self.spans: list[Span] = []
 
     def begin_step(self, step: int) -> None:
@@ -43,9 +45,14 @@ class Recorder:
         self.current = label
         self.since = self._ready = self._clock()
 
+    def waits(self) -> None:
+        """Mark that the cell now waits for another rank."""
+        self.waiting = True
+
     def waited(self) -> None:
-        """Mark that all time since `begin` was spent waiting for data."""
+        """Mark that what the cell waited for is here; all of the cell up to now was waiting."""
         self._ready = self._clock()
+        self.waiting = False
 
     def end(self) -> None:
         """Leave the cell."""
@@ -55,7 +62,12 @@ class Recorder:
     def phase(self, name: str, *, waits: bool = False) -> Iterator[None]:
         """Record a part of the step that is not in the schedule; with `waits` all of it is waiting."""
         self.begin(name)
+        self.waiting = waits
         yield
         if waits:
             self.waited()
         self.end()
+
+    def still_seconds(self) -> float:
+        """Return how long nothing has moved."""
+        return self._clock() - self.since

@@ -37,8 +37,8 @@ class Transport:
 
     All messages have one shape, [microbatch, sequence, hidden], and one dtype. `unclaimed` is how many sends
     may lie untaken before the oldest is waited for; gloo cannot tell that a send is done except by waiting
-    for it. Waiting for an old send cannot deadlock: its receive stands earlier in the common order of the lowered
-    schedule than anything the receiver could be waiting for.
+    for it. Waiting for an old send cannot deadlock: its receive stands earlier in the common order of the
+    lowered schedule than anything the receiver could be waiting for.
     """
 
     def __init__(self, mesh: Mesh, *, shape: tuple[int, ...], dtype: torch.dtype, unclaimed: int) -> None:

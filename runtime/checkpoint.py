@@ -1,0 +1,161 @@
+"""Checkpoints by torch.distributed.checkpoint, under global names, written atomically.
+
+checkpoints/
+    .step-00000012.partial/    being written; ignored and removed by the next run
+    step-00000012/             renamed once every rank has written
+        complete               step, layout and ranks it was saved with
+
+Parameters and optimizer state go by the names of the whole model, and tensor-parallel shares say which slice
+of the whole they are; so the layout is not part of the data. Random states are kept per rank. The position in
+the data is the step.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import shutil
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from profiles.documents import write_text
+from profiles.errors import ConfigError
+from runtime.mesh import Mesh
+from runtime.optimizer import Optimizer
+from runtime.pipeline import Pipeline
+from runtime.tensor_parallel import ShardSpec
+
+MARKER = "complete"
+_NAME = re.compile(r"step-(\d{8,})")
+
+
+def saved_steps(folder: Path) -> list[int]:
+    """Return the steps of all complete checkpoints, ascending."""
+    if not folder.is_dir():
+        return []
+    found = ((_NAME.fullmatch(path.name), path) for path in folder.iterdir())
+    return sorted(int(match[1]) for match, path in found if match and (path / MARKER).is_file())
+
+
+class Checkpointer:
+    """Saves and loads the state of one run; all ranks call every method together."""
+
+    def __init__(
+        self, folder: Path, *, mesh: Mesh, pipeline: Pipeline, optimizer: Optimizer, keep: int
+    ) -> None:
+        self._folder = folder
+        self._mesh = mesh
+        self._pipeline = pipeline
+        self._optimizer = optimizer
+        self._keep = keep
+        self._device_mesh: Any = None
+
+    def save(self, step: int) -> None:
+        """Save the state after `step` steps; the older ones beyond `keep` go once it is complete."""
+        from torch.distributed.checkpoint import FileSystemWriter, save  # noqa: PLC0415 (2 s)
+
+        target = self._folder / f"step-{step:08d}"
+        partial = self._folder / f".{target.name}.partial"
+        if self._mesh.rank == 0:
+            shutil.rmtree(partial, ignore_errors=True)
+            partial.mkdir(parents=True)
+        self._agree(0)
+        save(self._state(step), storage_writer=FileSystemWriter(partial), no_dist=self._alone)
+        self._agree(0)
+        if self._mesh.rank == 0:
+            layout = self._mesh.layout.model_dump(mode="json")
+            write_text(partial / MARKER, json.dumps({"step": step, "layout": layout}) + "\n")
+            shutil.rmtree(target, ignore_errors=True)
+            partial.rename(target)
+            for old in saved_steps(self._folder)[: -self._keep]:
+                shutil.rmtree(self._folder / f"step-{old:08d}", ignore_errors=True)
+
+    def load_last(self) -> int:
+        """Load the last complete checkpoint into the model and the optimizer; return its step, or 0."""
+        steps = saved_steps(self._folder) if self._mesh.rank == 0 else []
+        step = self._agree(steps[-1] if steps else 0)
+        if step:
+            self.load(step)
+        return step
+
+    def load(self, step: int) -> None:
+        """Load the checkpoint of `step`, in place.
+
+        Raises:
+            ConfigError: when it is not there or not of this model.
+        """
+        from torch.distributed.checkpoint import load  # noqa: PLC0415
+
+        from runtime.checkpoint_reader import TensorReader  # noqa: PLC0415
+
+        path = self._folder / f"step-{step:08d}"
+        try:
+            saved = json.loads((path / MARKER).read_text(encoding="utf-8"))
+        except OSError as error:
+            raise ConfigError(f"{path}: not a complete checkpoint: {error.strerror}") from None
+        same = saved["layout"] == self._mesh.layout.model_dump(mode="json")
+        state = self._state(step, random=same)
+        try:
+            load(state, storage_reader=TensorReader(path), no_dist=self._alone)
+        except (RuntimeError, ValueError, KeyError) as error:
+            raise ConfigError(f"{path}: does not hold this model: {error}") from None
+        self._optimizer.load_state_dict(self._own(state))
+        if same:
+            torch.set_rng_state(state[f"random.{self._mesh.rank}"])
+
+    @property
+    def _alone(self) -> bool:
+        return self._mesh.world.size == 1
+
+    def _agree(self, number: int) -> int:
+        """Return the sum of all ranks' numbers, once all are here."""
+        total = torch.tensor(number, dtype=torch.int64, device=self._mesh.device)
+        self._mesh.world.all_reduce(total)
+        return int(total.item())
+
+    def _state(self, step: int, *, random: bool = True) -> dict[str, Any]:
+        shards = {name: (parameter, shard) for name, parameter, shard in self._pipeline.parameters()}
+        state: dict[str, Any] = {"step": torch.tensor(step)}
+        for name, (parameter, shard) in shards.items():
+            state[f"model.{name}"] = self._global(parameter.detach(), shard)
+        for name, tensor in self._optimizer.state_dict().items():
+            known = shards.get(name.partition(".")[2])
+            state[f"optimizer.{name}"] = self._global(tensor, known[1]) if known else tensor
+        if random:
+            state[f"random.{self._mesh.rank}"] = torch.get_rng_state()
+        return state
+
+    def _global(self, local: Tensor, shard: ShardSpec) -> Any:
+        """Return a tensor that says which slice of the whole it is, sharing the memory of `local`."""
+        if shard.dim is None or self._mesh.tp.size == 1:
+            return local
+        from torch.distributed.device_mesh import DeviceMesh  # noqa: PLC0415
+        from torch.distributed.tensor import DTensor, Shard  # noqa: PLC0415
+
+        if self._device_mesh is None:
+            assert self._mesh.tp.group is not None
+            self._device_mesh = DeviceMesh.from_group(
+                self._mesh.tp.group, self._mesh.device.type, mesh=list(self._mesh.tp.ranks)
+            )
+        whole = torch.empty(shard.shape, device="meta")
+        return DTensor.from_local(
+            local,
+            self._device_mesh,
+            [Shard(shard.dim)],
+            run_check=False,
+            shape=whole.shape,
+            stride=whole.stride(),
+        )
+
+    def _own(self, state: Mapping[str, Any]) -> dict[str, Tensor]:
+        """Return the optimizer's part of a loaded state as local tensors."""
+        prefix = "optimizer."
+        return {
+            name.removeprefix(prefix): value.to_local() if hasattr(value, "to_local") else value
+            for name, value in state.items()
+            if name.startswith(prefix)
+        }

@@ -1,0 +1,24 @@
+"""events.jsonl: what happened in a run, one JSON object a line, by any rank."""
+
+from __future__ import annotations
+
+import json
+import os
+import time
+from pathlib import Path
+from typing import Any
+
+
+def append_line(path: Path, data: dict[str, Any]) -> None:
+    """Append one JSON line in a single write, so that lines of several ranks do not mix."""
+    line = json.dumps(data) + "\n"
+    descriptor = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o644)
+    try:
+        os.write(descriptor, line.encode())
+    finally:
+        os.close(descriptor)
+
+
+def append_event(run: Path, event: str, **fields: Any) -> None:
+    """Append an event with the present time."""
+    append_line(run / "events.jsonl", {"time": time.time(), "event": event, **fields})
