@@ -75,7 +75,7 @@ def link_classes(node: NodeTopology) -> tuple[LinkSpec, ...]:
         )
         for span, c in found
     ]
-    return (*inside, network_link(node))
+    return (*inside, network_link(node, devices=count))
 
 
 def _class(node: NodeTopology, run: tuple[int, ...]) -> _Class:
@@ -110,10 +110,9 @@ def compute_nics(node: NodeTopology) -> list[NodeNic]:
     return [nic for nic in node.nics if nic.compute and nic.state != "down"]
 
 
-def network_link(node: NodeTopology) -> LinkSpec:
-    """Return the class between nodes: one port, and how many devices share it."""
+def network_link(node: NodeTopology, *, devices: int) -> LinkSpec:
+    """Return the class between nodes of `devices` each: one port, and how many devices share it."""
     nics = compute_nics(node)
-    devices = max(1, len(node.devices))
     if not nics:
         return LinkSpec(
             name="ethernet",

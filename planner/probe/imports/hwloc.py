@@ -270,15 +270,17 @@ class _FastLinks:
     to_host: dict[int, int] = field(default_factory=dict)
     to_switch: dict[int, int] = field(default_factory=dict)
 
-    def add(self, kind: str, here: int, there: int | None, far_end: str, value: int, links: int) -> None:
-        """Take in one value of a matrix: from a device to a device (`there`) or to another object."""
-        if there is None:
-            ends = self.to_host if far_end.startswith(("Package", "NUMANode", "Machine")) else self.to_switch
-            ends[here] = ends.get(here, 0) + links
-        elif kind == "NVLinkBandwidth":
-            self.pairs[here, there] = f"NV{links}"
+    def end_elsewhere(self, here: int, far_end: str, links: int) -> None:
+        """Take in links from a device to an object that is none: a processor, else a switch."""
+        ends = self.to_host if far_end.startswith(("Package", "NUMANode", "Machine")) else self.to_switch
+        ends[here] = ends.get(here, 0) + links
+
+    def join(self, pair: tuple[int, int], kind: str, value: int, links: int) -> None:
+        """Take in the value of a matrix for a pair of devices."""
+        if kind == "NVLinkBandwidth":
+            self.pairs[pair] = f"NV{links}"
         elif kind == "XGMIBandwidth" or value == 1:
-            self.pairs[here, there] = "XGMI"
+            self.pairs[pair] = "XGMI"
 
 
 def _fast_links(root: Element, gpus: list[_Card]) -> tuple[dict[tuple[int, int], str], dict[int, int], bool]:
@@ -295,9 +297,13 @@ def _fast_links(root: Element, gpus: list[_Card]) -> tuple[dict[tuple[int, int],
         for a, first in enumerate(distances.objects):
             for b, second in enumerate(distances.objects):
                 value = distances.between(a, b)
-                if a != b and value > 0 and first in owner:
-                    links = max(1, round(value / _link_megabytes(gpus[owner[first]])))
-                    found.add(kind, owner[first], owner.get(second), second, value, links)
+                if a == b or value <= 0 or first not in owner:
+                    continue
+                links = max(1, round(value / _link_megabytes(gpus[owner[first]])))
+                if second in owner:
+                    found.join((owner[first], owner[second]), kind, value, links)
+                else:
+                    found.end_elsewhere(owner[first], second, links)
     for a, links_a in found.to_switch.items():
         for b, links_b in found.to_switch.items():
             if a != b:
