@@ -2,14 +2,17 @@
 
 from planner.schedules.action import Action, Kind, Message, Schedule, loop_placement, v_placement
 from planner.schedules.blocking import simulate_lowered
-from planner.schedules.check import check, check_cells, check_lowered
+from planner.schedules.check import check, check_cells, check_parsed
 from planner.schedules.families import FAMILIES, build, find_family
 from planner.schedules.family import Family, ScheduleError
 from planner.schedules.lower import LoweredAction, LoweredSchedule, lower, prove_order
 from planner.schedules.memory import peak_activations, peak_stage_activations
+from planner.schedules.messages import check_lowered
 from planner.schedules.refusal import ScheduleRefused
 from planner.schedules.shared import simulate_shared
 from planner.schedules.simulate import simulate
+from planner.schedules.steady import steady_cycle
+from planner.schedules.text import ParsedSchedule, lowered_to_csv, parse_schedule, to_csv, to_data
 from planner.schedules.timeline import Timeline
 from planner.schedules.times import StageTimes
 from planner.schedules.versions import forward_versions, weight_versions
@@ -22,6 +25,7 @@ __all__ = [
     "LoweredAction",
     "LoweredSchedule",
     "Message",
+    "ParsedSchedule",
     "Schedule",
     "ScheduleError",
     "ScheduleRefused",
@@ -31,16 +35,22 @@ __all__ = [
     "check",
     "check_cells",
     "check_lowered",
+    "check_parsed",
     "find_family",
     "forward_versions",
     "loop_placement",
     "lower",
+    "lowered_to_csv",
+    "parse_schedule",
     "peak_activations",
     "peak_stage_activations",
     "prove_order",
     "simulate",
     "simulate_lowered",
     "simulate_shared",
+    "steady_cycle",
+    "to_csv",
+    "to_data",
     "v_placement",
     "weight_versions",
 ]

@@ -80,6 +80,7 @@ def _refusal(lowered: LoweredSchedule, places: list[int], rank: int) -> Schedule
     return ScheduleRefused(
         "deadlock",
         f"{action} waits for ever for rank {action.peer}, which {doing}",
+        cell=action.action,
         rank=rank,
         position=places[rank],
     )

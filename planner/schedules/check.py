@@ -7,8 +7,10 @@ Rules, each named in the refusal:
     ownership       a cell stands on the rank that holds its stage
     count           each (stage, microbatch) has one F, and one B or one I and one W; by count, not by set
     order           on a rank: F before B or I, I before W, and a weight update after the gradients it uses
+    versions        a microbatch uses weights that exist, and a rank keeps as many versions as it says
     deadlock        no ranks wait for each other in a circle, even with blocking sends and no buffers
-    communication   every two ranks list their messages in the same order
+    communication   every message once at both ends, and every two ranks list theirs in the same order
+    times           given times overlap nowhere, and no cell starts before its data exists
 """
 
 from __future__ import annotations
@@ -16,11 +18,14 @@ from __future__ import annotations
 from collections import Counter
 
 from planner.schedules.action import Action, Kind, Schedule
-from planner.schedules.blocking import simulate_lowered
-from planner.schedules.lower import LoweredSchedule, lower, prove_order
+from planner.schedules.lower import lower
+from planner.schedules.messages import check_lowered
 from planner.schedules.refusal import ScheduleRefused
-from planner.schedules.times import StageTimes
+from planner.schedules.text import ParsedSchedule
+from planner.schedules.timeline import Timeline
+from planner.schedules.versions import forward_versions, weight_versions
 
+_TIMES_TOLERANCE = 1e-6  # of the makespan: files are rounded
 _F, _B, _I, _W, _U = Kind.F, Kind.B, Kind.I, Kind.W, Kind.U
 
 
@@ -31,17 +36,21 @@ def check(schedule: Schedule) -> None:
         ScheduleRefused: at the first broken rule, with rank, position and cell.
     """
     check_cells(schedule)
+    check_versions(schedule)
     check_lowered(lower(schedule))
 
 
-def check_lowered(lowered: LoweredSchedule) -> None:
-    """Prove that the communication of a lowered schedule is symmetric and never deadlocks.
+def check_parsed(parsed: ParsedSchedule) -> None:
+    """Prove what a file holds: its schedule, and its own communication and times where it gives them.
 
     Raises:
-        ScheduleRefused: with rank, position and cell.
+        ScheduleRefused: at the first broken rule, with rank, position and cell.
     """
-    prove_order(lowered)
-    simulate_lowered(lowered, StageTimes.uniform(stages=lowered.schedule.stages))
+    check(parsed.schedule)
+    if parsed.lowered is not None:
+        check_lowered(parsed.lowered)
+    if parsed.timeline is not None:
+        check_times(parsed.timeline)
 
 
 def check_cells(schedule: Schedule) -> None:
@@ -57,7 +66,7 @@ def check_cells(schedule: Schedule) -> None:
             broken = _broken_range(schedule, rank, action) or _broken_order(action, seen)
             if broken:
                 rule, message = broken
-                raise ScheduleRefused(rule, f"{action}: {message}", rank=rank, position=position)
+                raise ScheduleRefused(rule, f"{action}: {message}", cell=action, rank=rank, position=position)
             seen.add(action)
         _check_complete(schedule, rank, seen)
 
@@ -124,5 +133,60 @@ def _check_complete(schedule: Schedule, rank: int, seen: set[Action]) -> None:
                 continue  # a W implies its I, by the order
             else:
                 missing = _W if Action(_I, stage, microbatch) in seen else _B
-            message = f"{Action(missing, stage, microbatch)} is missing"
-            raise ScheduleRefused("count", message, rank=rank, position=end)
+            cell = Action(missing, stage, microbatch)
+            raise ScheduleRefused("count", f"{cell} is missing", cell=cell, rank=rank, position=end)
+
+
+def check_versions(schedule: Schedule) -> None:
+    """Prove that the weight versions of an asynchronous schedule exist when they are used.
+
+    Raises:
+        ScheduleRefused: at the first version used before it is made, or the first rank that keeps too few.
+    """
+    if schedule.flush:
+        return
+    versions = forward_versions(schedule)
+    for rank, actions in enumerate(schedule.actions):
+        updates: Counter[int] = Counter()
+        for position, action in enumerate(actions):
+            kind, stage, microbatch = action
+            updates[stage] += kind == _U
+            if kind == _F and not 0 <= versions[stage][microbatch] <= updates[stage]:
+                raise ScheduleRefused(
+                    "versions",
+                    f"{action} uses version {versions[stage][microbatch]}, after {updates[stage]} updates",
+                    cell=action,
+                    rank=rank,
+                    position=position,
+                )
+    for rank, (kept, needed) in enumerate(
+        zip(schedule.weight_versions, weight_versions(schedule), strict=False)
+    ):
+        if kept < needed:
+            raise ScheduleRefused("versions", f"keeps {kept} weight versions, needs {needed}", rank=rank)
+
+
+def check_times(timeline: Timeline) -> None:
+    """Prove that the times of a file are possible: nothing overlaps, no cell starts before its data exists.
+
+    Raises:
+        ScheduleRefused: at the first cell that starts too early.
+    """
+    ends: dict[tuple[bool, int, int], float] = {}
+    for actions, row in zip(timeline.schedule.actions, timeline.ends, strict=True):
+        for (kind, stage, microbatch), end in zip(actions, row, strict=True):
+            if kind in (_F, _B, _I):
+                ends[kind == _F, stage, microbatch] = end
+    slack = _TIMES_TOLERANCE * max(timeline.makespan, 0.0)
+    for rank, actions in enumerate(timeline.schedule.actions):
+        free = float("-inf")
+        for position, action in enumerate(actions):
+            kind, stage, microbatch = action
+            start, end = timeline.starts[rank][position], timeline.ends[rank][position]
+            source = stage - 1 if kind == _F else stage + 1
+            ready = ends.get((kind == _F, source, microbatch), free) if kind in (_F, _B, _I) else free
+            for bound, what in ((free, "the cell before it ends"), (ready, f"stage {source} is done")):
+                if start < bound - slack or end < start:
+                    message = f"{action} starts at {start:.6g}, before {what} at {bound:.6g}"
+                    raise ScheduleRefused("times", message, cell=action, rank=rank, position=position)
+            free = end

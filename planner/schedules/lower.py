@@ -154,10 +154,16 @@ def message_of(schedule: Schedule, action: LoweredAction) -> LoweredAction:
     other = stage + 1 if kind in (Kind.SEND_F, Kind.RECV_B) else stage - 1
     receiver = other if kind in (Kind.SEND_F, Kind.SEND_B) else stage
     if not (0 <= stage < schedule.stages and 0 <= other < schedule.stages):
-        raise ScheduleRefused("communication", f"{action}: there is no stage {other} at the other end")
+        raise ScheduleRefused(
+            "communication", f"{action}: there is no stage {other} at the other end", cell=action.action
+        )
     peer = schedule.placement[other]
     if peer == schedule.placement[stage]:
-        raise ScheduleRefused("communication", f"{action}: stages {stage} and {other} lie on the same rank")
+        raise ScheduleRefused(
+            "communication",
+            f"{action}: stages {stage} and {other} lie on the same rank",
+            cell=action.action,
+        )
     # The receiving stage, the direction and the microbatch make the tag unique.
     tag = (microbatch * schedule.stages + receiver) * 2 + (kind in (Kind.SEND_B, Kind.RECV_B))
     return LoweredAction(kind, stage, microbatch, peer, tag)
@@ -200,6 +206,7 @@ def prove_order(lowered: LoweredSchedule) -> None:
                 raise ScheduleRefused(
                     "communication",
                     f"{action} is message {i} with rank {peer}, which {other} there",
+                    cell=action.action,
                     rank=rank,
                     position=position,
                 )

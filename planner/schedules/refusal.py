@@ -7,12 +7,18 @@ from profiles.errors import InfeasibleError
 
 
 class ScheduleRefused(InfeasibleError):  # noqa: N818 (a verdict, in the words of the commands)
-    """A schedule breaks a rule; says which, at which rank, position and cell."""
+    """A schedule breaks a rule; says which, at which rank, position (from 0) and cell."""
 
     def __init__(
-        self, rule: str, message: str, *, rank: int | None = None, position: int | None = None
+        self,
+        rule: str,
+        message: str,
+        *,
+        cell: Action | None = None,
+        rank: int | None = None,
+        position: int | None = None,
     ) -> None:
-        self.rule, self.rank, self.position = rule, rank, position
+        self.rule, self.cell, self.rank, self.position = rule, cell, rank, position
         where = "" if rank is None else f"rank {rank}"
         where += "" if position is None else f", position {position}"
         super().__init__(f"{where + ': ' if where else ''}{message} [{rule}]")
@@ -27,6 +33,7 @@ def stuck(schedule: Schedule, rank: int, position: int, action: Action) -> Sched
     return ScheduleRefused(
         "deadlock",
         f"{action} waits for ever for stage {needed}'s {what} of microbatch {microbatch} from rank {owner}",
+        cell=action,
         rank=rank,
         position=position,
     )

@@ -15,7 +15,7 @@ import json
 import re
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from planner.schedules.action import Action, Kind, Schedule
@@ -27,7 +27,6 @@ from profiles.errors import ConfigError, FieldError
 
 _CELL = re.compile(r"(\d+)(SEND_F|RECV_F|SEND_B|RECV_B|REDUCE_GRAD|UNSHARD|RESHARD|REDUCE|[FBIWU])(\d*)")
 _SHARDING = ("UNSHARD", "RESHARD")  # torch's FSDP hooks: nothing to prove about them
-_TIMES_TOLERANCE = 1e-6
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -63,8 +62,8 @@ def to_data(timeline: Timeline) -> dict[str, Any]:
                 "action": kind.name,
                 "stage": stage,
                 "microbatch": microbatch,
-                "start": start,
-                "end": end,
+                "start": _round(start),
+                "end": _round(end),
             }
             if versions and kind == Kind.F:
                 cell["version"] = versions[stage][microbatch]
@@ -78,20 +77,20 @@ def to_data(timeline: Timeline) -> dict[str, Any]:
         "placement": list(schedule.placement),
         "flush": schedule.flush,
         "weight_versions": list(weight_versions(schedule)),
-        "makespan": timeline.makespan,
-        "cycle": timeline.cycle,
-        "bubble_fraction": timeline.bubble_fraction,
+        "makespan": _round(timeline.makespan),
+        "cycle": _round(timeline.cycle),
+        "bubble_fraction": _round(timeline.bubble_fraction),
         "peak_activations": list(timeline.peak_activations),
-        "busy": list(timeline.busy),
-        "wait": list(timeline.wait),
-        "idle": list(timeline.idle),
+        "busy": list(map(_round, timeline.busy)),
+        "wait": list(map(_round, timeline.wait)),
+        "idle": list(map(_round, timeline.idle)),
         "actions": actions,
     }
 
 
-def to_json(timeline: Timeline) -> str:
-    """Return one JSON document that `parse_schedule` reads back."""
-    return json.dumps(to_data(timeline), indent=1)
+def _round(value: float) -> float:
+    """Drop the digits that are only rounding: thirds of a chunk should sum to one."""
+    return float(f"{value:.12g}")
 
 
 def to_csv(schedule: Schedule) -> str:
@@ -170,7 +169,7 @@ def _parse_json(text: str, name: str) -> ParsedSchedule:
         if not 0 <= cell.rank < ranks:
             raise ConfigError(f"{name}: actions[{index}].rank: {cell.rank} of {ranks} ranks")
         rows[cell.rank].append(Action(Kind[cell.action], cell.stage, cell.microbatch))
-    schedule = _schedule(name, rows, data)
+    schedule = _with_versions(_schedule(name, rows, data), cells)
     return ParsedSchedule(schedule=schedule, timeline=_times(schedule, cells))
 
 
@@ -216,6 +215,18 @@ def _schedule(name: str, rows: Sequence[Sequence[Action]], data: dict[str, Any] 
         actions=tuple(map(tuple, rows)),
         flush=not updates,
     )
+
+
+def _with_versions(schedule: Schedule, cells: Sequence[_Cell]) -> Schedule:
+    """Add the weight versions that the forwards name, if they all do."""
+    versions = [[-1] * schedule.microbatches for _ in range(schedule.stages)]
+    for cell in cells:
+        inside = 0 <= cell.stage < schedule.stages and 0 <= cell.microbatch < schedule.microbatches
+        if cell.action == "F" and inside and cell.version is not None:
+            versions[cell.stage][cell.microbatch] = cell.version
+    if schedule.flush or any(-1 in row for row in versions):
+        return schedule
+    return replace(schedule, forward_versions=tuple(map(tuple, versions)))
 
 
 def _infer_placement(rows: Sequence[Sequence[Action]], stages: int) -> list[int]:

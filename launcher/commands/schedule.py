@@ -1,0 +1,174 @@
+"""`cuboid schedule`: show, compare and export pipeline schedules."""
+
+from __future__ import annotations
+
+import json as json_module
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from launcher.console import print_json, stderr_console, stdout_console, table
+from profiles.documents import write_text
+from profiles.errors import ConfigError
+
+if TYPE_CHECKING:
+    from launcher.schedule_request import ScheduleRequest
+    from planner.schedules import Timeline
+
+
+def schedule(
+    names: Annotated[
+        list[str],
+        typer.Argument(
+            metavar="NAME|FILE...", help="Families, several with commas or spaces; or schedule files."
+        ),
+    ],
+    *,
+    stages: Annotated[int | None, typer.Option(min=1, help="Pipeline ranks p.")] = None,
+    microbatches: Annotated[int | None, typer.Option(min=1, help="Microbatches per step.")] = None,
+    chunks: Annotated[
+        int | None, typer.Option(min=1, help="Stages per rank; the family's own number if left out.")
+    ] = None,
+    steps: Annotated[int, typer.Option(min=1, help="Steps of an asynchronous family.")] = 1,
+    times: Annotated[
+        str,
+        typer.Option(
+            help="Seconds of all of a rank's layers for one microbatch; B = I + W. F=1:2:1:1: one per rank."
+        ),
+    ] = "F=1,I=1,W=1",
+    comm: Annotated[
+        str, typer.Option(help="Seconds of one transfer, or latency=1e-5,bytes=4e6,bandwidth=2e10.")
+    ] = "0",
+    blocking: Annotated[
+        bool, typer.Option("--blocking", help="A send holds its rank until the receiver has the data.")
+    ] = False,
+    memory_limit: Annotated[
+        float | None, typer.Option(help="Most microbatches a rank may hold, through all of its layers.")
+    ] = None,
+    frontier: Annotated[
+        bool, typer.Option("--frontier", help="Bubble against memory limit, for auto and all families.")
+    ] = False,
+    heatmap: Annotated[
+        bool, typer.Option("--heatmap", help="Bubble fraction over ranks and microbatches.")
+    ] = False,
+    measure: Annotated[
+        bool, typer.Option("--measure", help="Run it on local ranks whose stages wait instead of computing.")
+    ] = False,
+    json: Annotated[bool, typer.Option("--json", help="One JSON document on stdout.")] = False,
+    csv: Annotated[
+        bool, typer.Option("--csv", help="torch.distributed.pipelining's CSV form on stdout.")
+    ] = False,
+    svg: Annotated[Path | None, typer.Option(help="Write the timelines as a picture.")] = None,
+    trace: Annotated[Path | None, typer.Option(help="Write a Chrome/Perfetto trace.")] = None,
+) -> None:
+    """Show, compare and export pipeline schedules, ours or from a file.
+
+    Families: naive, gpipe, 1f1b, interleaved-1f1b, looped-bfs, zb-h1, zb-h2, zb-v, v-half, v-min, dualpipe-v,
+    pipedream, pipedream-2bw, and auto, which is found for the given times and memory limit.
+
+    Example: cuboid schedule 1f1b,zb-h1,zb-v --stages 4 --microbatches 8 --svg schedules.svg
+    """
+    from launcher.schedule_options import parse_durations  # noqa: PLC0415 (start-up time of --help)
+    from launcher.schedule_request import ScheduleRequest  # noqa: PLC0415
+
+    wanted = [name for argument in names for name in argument.split(",") if name]
+    durations = parse_durations(times, comm)
+    if not wanted:
+        raise ConfigError("which schedule? for example: cuboid schedule 1f1b --stages 4 --microbatches 8")
+    request = ScheduleRequest(
+        ranks=stages,
+        microbatches=microbatches,
+        chunks=chunks,
+        steps=steps,
+        durations=durations,
+        blocking=blocking,
+        memory_limit=memory_limit,
+    )
+    timelines = [request.timeline(name) for name in wanted]
+    if svg is not None:
+        from launcher.drawing import svg as draw_svg  # noqa: PLC0415
+
+        write_text(svg, draw_svg(timelines))
+        stderr_console().print(f"wrote {svg}")
+    if trace is not None:
+        from launcher.drawing import chrome_trace  # noqa: PLC0415
+
+        write_text(trace, json_module.dumps(chrome_trace(_only(timelines, "--trace"))))
+        stderr_console().print(f"wrote {trace}")
+    if json:
+        documents = [request.data(timeline) for timeline in timelines]
+        print_json(documents[0] if len(documents) == 1 else {"schedules": documents})
+    elif csv:
+        from planner.schedules import to_csv  # noqa: PLC0415
+
+        typer.echo(to_csv(_only(timelines, "--csv").schedule), nl=False)
+    else:
+        _print(request, timelines)
+
+
+def _only(timelines: list[Timeline], option: str) -> Timeline:
+    if len(timelines) > 1:
+        raise ConfigError(f"{option} takes one schedule, not {len(timelines)}; name one")
+    return timelines[0]
+
+
+def _print(request: ScheduleRequest, timelines: list[Timeline]) -> None:
+    """Print a comparison and the stacked timelines on one scale."""
+    from launcher.drawing.terminal import draw, legend  # noqa: PLC0415
+
+    out = stdout_console()
+    colours = out.color_system is not None and not out.no_color
+    grid = table()
+    for name in ("schedule", "stages", "cycle", "bubble", "peak microbatches"):
+        grid.add_column(name, justify="left" if name == "schedule" else "right")
+    asynchronous = any(not timeline.schedule.flush for timeline in timelines)
+    if asynchronous:
+        grid.add_column("weights", justify="right")
+        grid.add_column("cycle when overlapped", justify="right")
+    for timeline in timelines:
+        schedule = timeline.schedule
+        row = [
+            schedule.name,
+            str(schedule.stages),
+            f"{timeline.cycle:.6g}",
+            f"{timeline.bubble_fraction:.1%}",
+            f"{max(timeline.peak_activations):.4g}",
+        ]
+        if asynchronous:
+            steady = request.steady(timeline)
+            row += [
+                str(max(schedule.weight_versions or (1,))),
+                "" if steady is None else f"{steady:.6g}",
+            ]
+        grid.add_row(*row)
+    out.print(grid)
+    span = max(timeline.makespan for timeline in timelines)
+    for timeline in timelines:
+        if len(timelines) > 1:
+            out.print(f"[bold]{timeline.schedule.name}[/]")
+        for line in draw(timeline, width=out.width, colours=colours, span=span):
+            out.print(line, no_wrap=True, crop=True)
+    widest = max(timelines, key=lambda timeline: len({a.kind for r in timeline.schedule.actions for a in r}))
+    out.print(legend(widest, colours=colours))
+    if len(timelines) == 1:
+        _print_ranks(timelines[0])
+
+
+def _print_ranks(timeline: Timeline) -> None:
+    """Print where each rank's cycle goes."""
+    if len(timeline.busy) > 64:
+        return
+    grid = table()
+    for name in ("rank", "stages", "busy", "wait", "idle", "peak microbatches"):
+        grid.add_column(name, justify="right")
+    for rank, peak in enumerate(timeline.peak_activations):
+        grid.add_row(
+            str(rank),
+            " ".join(map(str, timeline.schedule.stages_of(rank))),
+            f"{timeline.busy[rank]:.6g}",
+            f"{timeline.wait[rank]:.6g}",
+            f"{timeline.idle[rank]:.6g}",
+            f"{peak:.4g}",
+        )
+    stdout_console().print(grid)
