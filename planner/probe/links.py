@@ -120,13 +120,14 @@ def network_link(node: NodeTopology, *, devices: int) -> LinkSpec:
             bytes_per_second=ASSUMED_ETHERNET_BYTES_PER_SECOND,
             latency_seconds=LATENCY_SECONDS["ethernet"],
             shared_by=devices,
-            source="assumed: no NIC was seen; 10 Gb/s a node",
+            source="assumed: no NIC was seen, 10 Gb/s a node",
         )
     kinds: list[LinkKind] = [nic.kind for nic in nics]
     kind = max(sorted(set(kinds)), key=kinds.count)
     rates = [nic.bytes_per_second for nic in nics if nic.bytes_per_second]
-    rate = min(rates) if rates else ASSUMED_NIC_BYTES_PER_SECOND
-    told = f"{rate * 8 / 1e9:g} Gb/s a port" + ("" if rates else " assumed: the rate is not known")
+    unknown = ASSUMED_ETHERNET_BYTES_PER_SECOND if kind == "ethernet" else ASSUMED_NIC_BYTES_PER_SECOND
+    rate = min(rates) if rates else unknown
+    told = f"{rate * 8 / 1e9:g} Gb/s a port" + ("" if rates else ", assumed: the rate is not known")
     origin = node.origins.get("nics", "assumed")
     return LinkSpec(
         name=kind if kind != "unknown" else "network",

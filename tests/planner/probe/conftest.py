@@ -47,7 +47,9 @@ class Tree:
         self.link(f"/sys/bus/pci/devices/{path.rsplit('/', 1)[-1]}", place)
         return place
 
-    def nic(self, name: str, place: str, *, rate: str, layer: str = "InfiniBand", state: str = "4: ACTIVE") -> None:
+    def nic(
+        self, name: str, place: str, *, rate: str, layer: str = "InfiniBand", state: str = "4: ACTIVE"
+    ) -> None:
         base = f"/sys/class/infiniband/{name}"
         self.link(f"{base}/device", place)
         self.write(f"{base}/ports/1/rate", rate)
@@ -147,7 +149,11 @@ class Box:
         old = int(self.capability.split()[0]) < 9
         for link in range(self.link_count):
             up = link < len(ends)
-            state = f"nvmlDeviceGetNvLinkState gpu{i} {link}" if old else f"nvmlDeviceGetFieldValues gpu{i} 165 {link}"
+            state = (
+                f"nvmlDeviceGetNvLinkState gpu{i} {link}"
+                if old
+                else f"nvmlDeviceGetFieldValues gpu{i} 165 {link}"
+            )
             lines[state] = "1" if up else "0"
             if up:
                 lines[f"nvmlDeviceGetNvLinkVersion gpu{i} {link}"] = str(self.link_version)
@@ -155,7 +161,9 @@ class Box:
                 lines[f"nvmlDeviceGetNvLinkRemotePciInfo gpu{i} {link}"] = f"{ends[link][1]} 0x0"
         return lines
 
-    def plug(self, *, nic_of: dict[int, int], rate: str, layer: str = "InfiniBand", nic_vendor: str = "15b3") -> None:
+    def plug(
+        self, *, nic_of: dict[int, int], rate: str, layer: str = "InfiniBand", nic_vendor: str = "15b3"
+    ) -> None:
         """Lay out the PCI tree: every device behind a switch of its own, NICs behind the switch of a device."""
         for i in range(self.devices):
             root, base = f"pci0000:{0x0F + 0x10 * i:02x}", 0x0F + 0x10 * i
@@ -163,13 +171,21 @@ class Box:
             numa = self.numa_of(i)
             vendor, device = self.pci_id[6:], self.pci_id[2:6]
             self.tree.pci(
-                f"{top}/0000:{base:02x}:03.0/{self.bus(i)}", vendor=vendor, device=device, kind="030200", numa=numa
+                f"{top}/0000:{base:02x}:03.0/{self.bus(i)}",
+                vendor=vendor,
+                device=device,
+                kind="030200",
+                numa=numa,
             )
             for nic, at in nic_of.items():
                 if at == i:
                     bus = f"0000:{base + 1:02x}:{nic + 1:02x}.0"
                     place = self.tree.pci(
-                        f"{top}/0000:{base:02x}:04.0/{bus}", vendor=nic_vendor, device="1021", kind="020700", numa=numa
+                        f"{top}/0000:{base:02x}:04.0/{bus}",
+                        vendor=nic_vendor,
+                        device="1021",
+                        kind="020700",
+                        numa=numa,
                     )
                     self.tree.nic(f"mlx5_{nic}", place, rate=rate, layer=layer)
 
@@ -182,7 +198,17 @@ class Box:
         return Sources(nvml=LiveNvml(), files=LiveFiles(root=self.tree.root))
 
 
-CUBE_MESH = {(0, 1): 1, (0, 2): 1, (0, 3): 2, (0, 4): 2, (1, 2): 2, (1, 3): 1, (1, 5): 2, (2, 3): 2, (2, 6): 1}
+CUBE_MESH = {
+    (0, 1): 1,
+    (0, 2): 1,
+    (0, 3): 2,
+    (0, 4): 2,
+    (1, 2): 2,
+    (1, 3): 1,
+    (1, 5): 2,
+    (2, 3): 2,
+    (2, 6): 1,
+}
 CUBE_MESH |= {(3, 7): 1, (4, 5): 1, (4, 6): 1, (4, 7): 2, (5, 6): 2, (5, 7): 1, (6, 7): 2}
 
 
@@ -274,7 +300,9 @@ class Boxes:
             numa_of=lambda i: i // 2,
         )
         for i in range(4):
-            box.overrides[f"nvmlDeviceGetGpuFabricInfoV gpu{i}"] = "a1b2c3d4e5f60718293a4b5c6d7e8f90 32766 3 2aa"
+            box.overrides[f"nvmlDeviceGetGpuFabricInfoV gpu{i}"] = (
+                "a1b2c3d4e5f60718293a4b5c6d7e8f90 32766 3 1aa"
+            )
         box.plug(nic_of={i: i for i in range(4)}, rate="400 Gb/sec (4X NDR)")
         return box
 
@@ -323,7 +351,10 @@ class Boxes:
         box = self.pairs((0, 1), (2, 3))
         box.devices, box.name = 2, "NVIDIA A100-SXM4-80GB"
         for i in range(2):
-            box.overrides |= {f"nvmlDeviceGetMigMode gpu{i}": "1 1", f"nvmlDeviceGetMaxMigDeviceCount gpu{i}": "7"}
+            box.overrides |= {
+                f"nvmlDeviceGetMigMode gpu{i}": "1 1",
+                f"nvmlDeviceGetMaxMigDeviceCount gpu{i}": "7",
+            }
             for part in range(3):
                 gpu = f"gpu{i}/{part}"
                 box.overrides |= {
