@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from planner.job import DataSpec, Job
+from planner.schedules import build
 from planner.targets import CUBOID, check_target
 from profiles.errors import ConfigError, FieldError, PreflightError
 from profiles.model import ModelSpec
@@ -14,6 +15,7 @@ def check_local(job: Job) -> None:
     """Refuse a job that cannot run on this machine, before anything is written.
 
     Raises:
+        ConfigError: when the runtime cannot run the layout, or its schedule cannot be built.
         PreflightError: when the plan is for other or more devices than there are here.
         ConfigError: when the data cannot be read or is too short.
     """
@@ -21,6 +23,8 @@ def check_local(job: Job) -> None:
         check_target(job.plan.layout, job.plan.model, CUBOID)
     except FieldError as error:
         raise ConfigError(f"layout.{error}") from None
+    layout = job.plan.layout
+    build(layout.schedule, ranks=layout.pp, microbatches=layout.microbatches, chunks=layout.chunks)
     _check_devices(job)
     check_data(job.data, job.plan.model)
 
@@ -52,13 +56,12 @@ def check_data(data: DataSpec, model: ModelSpec) -> None:
     """
     if data.path is None:
         return
-    path = Path(data.path)
-    if not path.exists():
-        raise ConfigError(f"{path}: no such file or folder; give --data a text file or a folder of them")
-    files = [path] if path.is_file() else sorted(f for f in path.rglob("*") if f.is_file())
-    size = sum(f.stat().st_size for f in files)
-    needed = model.seq_len + 1
+    from profiles.corpus import load_corpus  # noqa: PLC0415 (numpy only where there is a corpus)
+
+    size = len(load_corpus(Path(data.path)))
+    needed = round((model.seq_len + 1) / (1 - data.holdout)) + 1
     if size < needed:
         raise ConfigError(
-            f"{path}: {size} bytes of text, one sequence needs {needed}; give more text or a smaller seq_len"
+            f"data: {data.path} holds {size} bytes of text, one sequence needs {needed};"
+            " give more text or a smaller seq_len"
         )

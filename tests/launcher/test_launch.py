@@ -1,0 +1,201 @@
+"""`cuboid launch` on this machine, with real torchrun: to the end, interrupted, resumed, broken, refused."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import psutil
+import pytest
+
+from launcher.cli import main
+
+PLAN = """\
+kind: plan
+model: {layers: 4, hidden: 32, heads: 4, vocab: 256, seq_len: 32}
+cluster: {preset: cpu-2}
+layout: {tp: 1, pp: 2, dp: 1, microbatch: 2, global_batch: 8, precision: fp32}
+"""
+CUBOID = [sys.executable, "-c", "from launcher.cli import entry; entry()"]
+START_SECONDS = 120.0
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    (tmp_path / "plan.yaml").write_text(PLAN)
+    return tmp_path
+
+
+def cuboid(folder: Path, *words: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [*CUBOID, *words], cwd=folder, capture_output=True, text=True, check=False, timeout=300
+    )
+
+
+def losses(run: Path) -> list[float]:
+    return [json.loads(line)["loss"] for line in (run / "metrics.jsonl").read_text().splitlines()]
+
+
+def ranks_of(run: Path) -> list[psutil.Process]:
+    """All processes that work on this run, found by their command line."""
+    found = []
+    for process in psutil.process_iter(["cmdline"]):
+        words = process.info["cmdline"] or []
+        if any(str(run) in word for word in words) and process.pid != os.getpid():
+            found.append(process)
+    return found
+
+
+@pytest.fixture
+def started(folder: Path) -> Iterator[subprocess.Popen[str]]:
+    """A run of many steps that has done its third."""
+    process = subprocess.Popen(
+        [
+            *CUBOID,
+            "launch",
+            "plan.yaml",
+            "--steps",
+            "100000",
+            "--runs",
+            str(folder / "runs"),
+            "--name",
+            "long",
+        ],
+        cwd=folder,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    metrics = folder / "runs" / "long" / "metrics.jsonl"
+    deadline = time.monotonic() + START_SECONDS
+    while not (metrics.exists() and metrics.read_text().count("\n") >= 3):
+        assert process.poll() is None, process.communicate()
+        assert time.monotonic() < deadline, "the run does not get going"
+        time.sleep(0.1)
+    yield process
+    process.kill()
+    process.communicate()
+    for left in ranks_of(folder / "runs" / "long"):
+        left.kill()
+
+
+def test_a_run_ends_with_a_record_and_a_report(folder: Path) -> None:
+    done = cuboid(folder, "launch", "plan.yaml", "--steps", "12", "--name", "short", "--json")
+    assert done.returncode == 0, done.stderr
+    outcome = json.loads(done.stdout)
+    run = folder / outcome["run"]
+    assert outcome["finished"]
+    assert len(losses(run)) == 12
+    assert losses(run)[-1] < losses(run)[0]
+    report = json.loads(cuboid(folder, "report", str(run), "--json", "--html", "page.html").stdout)
+    measured = {row["name"]: row["measured"] for row in report["rows"]}
+    parts = report["measured"]["time"].values()
+    assert sum(parts) == pytest.approx(measured["step time"], rel=1e-6)
+    assert report["predicted"]["step_seconds"] > 0
+    page = (folder / "page.html").read_text()
+    assert "Predicted against measured" in page
+    assert "http" not in page.replace("http-equiv", "")
+
+
+def test_ctrl_c_saves_leaves_no_process_and_the_run_goes_on(
+    folder: Path, started: subprocess.Popen[str]
+) -> None:
+    run = folder / "runs" / "long"
+    started.send_signal(signal.SIGINT)
+    started.communicate(timeout=60)
+    assert started.returncode == 130
+    assert ranks_of(run) == []
+    assert list((run / "checkpoints").iterdir())
+    stopped = len(losses(run))
+    job = run / "job.yaml"
+    job.write_text(job.read_text().replace("steps: 100000", f"steps: {stopped + 2}"))
+    assert cuboid(folder, "launch", str(run)).returncode == 2
+    resumed = cuboid(folder, "launch", str(run), "--resume")
+    assert resumed.returncode == 0, resumed.stderr
+    assert json.loads((run / "events.jsonl").read_text().splitlines()[-1])["event"] == "finished"
+    assert len(losses(run)) == stopped + 2
+
+
+def test_a_killed_rank_ends_the_run_and_is_named(folder: Path, started: subprocess.Popen[str]) -> None:
+    run = folder / "runs" / "long"
+    workers = [
+        p
+        for p in ranks_of(run)
+        if "runtime.train" in p.cmdline() and "torch.distributed.run" not in p.cmdline()
+    ]
+    victim = next(p for p in workers if p.environ().get("RANK") == "1")
+    victim.kill()
+    killed = time.monotonic()
+    _, shown = started.communicate(timeout=60)
+    assert time.monotonic() - killed < 30
+    assert started.returncode == 1
+    assert "rank 1" in shown.split("Logs of every rank")[0]
+    assert ranks_of(run) == []
+
+
+def test_a_killed_torchrun_leaves_no_rank_behind(folder: Path, started: subprocess.Popen[str]) -> None:
+    run = folder / "runs" / "long"
+    agent = next(p for p in ranks_of(run) if "torch.distributed.run" in p.cmdline())
+    agent.kill()
+    started.communicate(timeout=60)
+    assert started.returncode == 1
+    assert ranks_of(run) == []
+
+
+@pytest.mark.parametrize(
+    ("plan", "words", "code", "message"),
+    [
+        (
+            PLAN.replace("heads: 4", "heads: 4, kv_heads: 3"),
+            (),
+            2,
+            "model.kv_heads: 3 does not divide 4 heads",
+        ),
+        (PLAN.replace("tp: 1", "tp: 3"), (), 2, "plan.yaml:4:10: layout.tp: 3 does not divide 4 heads"),
+        (
+            PLAN.replace("global_batch: 8", "global_batch: 7"),
+            (),
+            2,
+            "layout.global_batch: 7 is not a multiple",
+        ),
+        (PLAN.replace("pp: 2", "pp: 8"), (), 2, "layout.pp: pp · chunks = 8 · 1 = 8 stages for 4 layers"),
+        (PLAN.replace("tp: 1", "tpp: 1"), (), 2, "layout.tpp: unknown key; did you mean 'tp'?"),
+        (PLAN.replace("seq_len: 32", "seq_len: long"), (), 2, "model.seq_len: must be a valid integer"),
+        (PLAN.replace("fp32", "fp8"), (), 2, "precision"),
+        (PLAN.replace("fp32", "fp32, schedule: 2f2b"), (), 2, "2f2b"),
+        (PLAN, ("--data", "absent.txt"), 2, "absent.txt does not exist"),
+        (PLAN, ("--data", "empty.txt"), 2, "empty.txt is empty"),
+        (PLAN, ("--data", "short.txt"), 2, "short.txt holds 20 bytes of text, one sequence needs"),
+        (PLAN, ("--name", "../up"), 2, "run name '../up'"),
+        (PLAN, ("--steps", "0"), 2, "--steps"),
+        (PLAN.replace("cpu-2", "dgx-h100"), (), 3, "this machine has none"),
+        ("kind: plan\n", (), 2, "is required"),
+        ("", (), 2, "plan.yaml:1:1"),
+    ],
+)
+def test_bad_input_is_one_message_and_writes_nothing(
+    folder: Path,
+    plan: str,
+    words: tuple[str, ...],
+    code: int,
+    message: str,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    (folder / "plan.yaml").write_text(plan)
+    (folder / "empty.txt").write_text("")
+    (folder / "short.txt").write_text("too short a text. ..")
+    before = sorted(folder.rglob("*"))
+    monkeypatch.chdir(folder)
+    assert main(["launch", "plan.yaml", *words]) == code
+    shown = capsys.readouterr()
+    assert message in shown.err
+    assert shown.err.startswith("cuboid: ")
+    assert shown.out == ""
+    assert sorted(folder.rglob("*")) == before
