@@ -18,6 +18,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
+from runtime.linear import gradient_dtype, zero_gradient
 from runtime.mesh import Axis
 from runtime.ties import Tie
 
@@ -26,7 +27,7 @@ BUCKET_BYTES = 25 << 20
 
 @dataclass(frozen=True, kw_only=True)
 class Bucket:
-    """Some parameters of one dtype, and the flat tensor that holds their gradients."""
+    """Some parameters with gradients of one dtype, and the flat tensor that holds their gradients."""
 
     parameters: tuple[nn.Parameter, ...]
     flat: Tensor
@@ -45,8 +46,9 @@ def make_buckets(parameters: Iterable[nn.Parameter], *, limit_bytes: int = BUCKE
     groups: list[list[nn.Parameter]] = []
     filled = 0
     for parameter in reversed(list(parameters)):
-        size = parameter.numel() * parameter.element_size()
-        if not groups or groups[-1][0].dtype != parameter.dtype or filled + size > limit_bytes:
+        dtype = gradient_dtype(parameter)
+        size = parameter.numel() * dtype.itemsize
+        if not groups or gradient_dtype(groups[-1][0]) != dtype or filled + size > limit_bytes:
             groups.append([])
             filled = 0
         groups[-1].append(parameter)
@@ -54,7 +56,9 @@ def make_buckets(parameters: Iterable[nn.Parameter], *, limit_bytes: int = BUCKE
     return [
         Bucket(
             parameters=tuple(group),
-            flat=torch.empty(sum(p.numel() for p in group), dtype=group[0].dtype, device=group[0].device),
+            flat=torch.empty(
+                sum(p.numel() for p in group), dtype=gradient_dtype(group[0]), device=group[0].device
+            ),
         )
         for group in groups
     ]
@@ -112,5 +116,4 @@ class GradientReducer:
             self._works.pop(0).wait()
         for parameters in self._parameters.values():
             for parameter in parameters:
-                if parameter.grad is None:
-                    parameter.grad = torch.zeros_like(parameter)
+                zero_gradient(parameter)

@@ -13,7 +13,9 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor, nn
 
+from profiles.errors import DependencyError
 from profiles.model import ModelSpec
+from runtime.linear import gradient_dtype
 from runtime.tensor_parallel import ShardSpec, TensorParallel
 
 STANDARD_DEVIATION = 0.02
@@ -29,13 +31,26 @@ def initialize(
     dtype: torch.dtype,
     device: torch.device,
 ) -> None:
-    """Replace the parameters of `module`, on the meta device, by our shares of their initial values."""
+    """Replace the parameters of `module`, on the meta device, by our shares of their initial values.
+
+    Raises:
+        DependencyError: when this torch cannot keep fp32 gradients of weights of lower precision.
+    """
     for prefix, owner in module.named_modules():
         for leaf, _ in list(owner.named_parameters(recurse=False)):
             name = f"{prefix}.{leaf}"
             full = initial_parameter(spec, name, shards[name].shape, seed=seed)
             local = shards[name].local(full, tp).to(device=device, dtype=dtype, copy=True)
-            setattr(owner, leaf, nn.Parameter(local.contiguous()))
+            setattr(owner, leaf, _parameter(local.contiguous()))
+
+
+def _parameter(values: Tensor) -> nn.Parameter:
+    parameter = nn.Parameter(values)
+    if gradient_dtype(parameter) != parameter.dtype:
+        if not hasattr(parameter, "grad_dtype"):
+            raise DependencyError(f"{values.dtype} weights need torch 2.10 or newer, not {torch.__version__}")
+        parameter.grad_dtype = gradient_dtype(parameter)
+    return parameter
 
 
 def initial_parameter(spec: ModelSpec, name: str, shape: tuple[int, ...], *, seed: int) -> Tensor:

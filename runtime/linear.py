@@ -87,20 +87,32 @@ def apply(function: type[torch.autograd.Function], *arguments: Any) -> Tensor:
     return result
 
 
+def gradient_dtype(parameter: Tensor) -> torch.dtype:
+    """Return the dtype in which gradients of `parameter` are added up: fp32 for parameters below it."""
+    return torch.promote_types(parameter.dtype, torch.float32)
+
+
 def accumulate(parameter: Tensor, gradient: Tensor) -> None:
     """Add `gradient` to `parameter.grad`."""
     if parameter.grad is None:
-        parameter.grad = gradient
+        parameter.grad = gradient.to(gradient_dtype(parameter))
     else:
         parameter.grad.add_(gradient)
 
 
 def accumulate_product(parameter: Tensor, left: Tensor, right: Tensor) -> None:
-    """Add leftᵀ · right to `parameter.grad` without a temporary; both are [tokens, width]."""
-    if parameter.grad is None:
-        parameter.grad = left.t() @ right
-    else:
+    """Add leftᵀ · right to `parameter.grad`, without a temporary if dtypes agree; both are [tokens, ·]."""
+    if parameter.grad is not None and parameter.grad.dtype == left.dtype:
         parameter.grad.addmm_(left.t(), right)
+    else:
+        accumulate(parameter, left.t() @ right)
+
+
+def zero_gradient(parameter: Tensor) -> Tensor:
+    """Return `parameter.grad`, made of zeros if there is none."""
+    if parameter.grad is None:
+        parameter.grad = torch.zeros_like(parameter, dtype=gradient_dtype(parameter))
+    return parameter.grad
 
 
 class _Linear(torch.autograd.Function):

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from torch.nn.utils import clip_grads_with_norm_, get_total_norm
 
 from planner.job import OptimizerSpec
+from runtime.linear import gradient_dtype
 from runtime.models import Stage
 from runtime.tensor_parallel import TensorParallel
 
@@ -23,14 +24,21 @@ _MOMENTS = {"exp_avg": "first_moment", "exp_avg_sq": "second_moment"}
 class Optimizer:
     """AdamW with decoupled weight decay (Loshchilov & Hutter 2019), or plain SGD.
 
-    Matrices decay; norm weights and biases (everything of one dimension) do not.
+    Matrices decay; norm weights and biases (everything of one dimension) do not. Parameters below fp32 have
+    an fp32 copy that is updated in their place, and take its rounded values.
     """
 
     def __init__(self, spec: OptimizerSpec, parameters: Mapping[str, nn.Parameter]) -> None:
         self.parameters = dict(parameters)
         self.steps = 0
-        matrices = [parameter for parameter in self.parameters.values() if parameter.dim() > 1]
-        vectors = [parameter for parameter in self.parameters.values() if parameter.dim() <= 1]
+        self._masters = {
+            name: parameter.detach().to(gradient_dtype(parameter)).requires_grad_()
+            for name, parameter in self.parameters.items()
+            if gradient_dtype(parameter) != parameter.dtype
+        }
+        self._updated: dict[str, Tensor] = {**self.parameters, **self._masters}
+        matrices = [parameter for parameter in self._updated.values() if parameter.dim() > 1]
+        vectors = [parameter for parameter in self._updated.values() if parameter.dim() <= 1]
         groups: list[dict[str, Any]] = [
             {"params": matrices, "weight_decay": spec.weight_decay},
             {"params": vectors, "weight_decay": 0.0},
@@ -43,7 +51,7 @@ class Optimizer:
         self._inner = torch.optim.AdamW(
             groups, lr=spec.learning_rate, betas=betas, eps=spec.epsilon, fused=True
         )
-        for parameter in self.parameters.values():
+        for parameter in self._updated.values():
             self._inner.state[parameter] = {
                 "step": torch.zeros((), dtype=torch.float32, device=parameter.device),
                 **{key: torch.zeros_like(parameter) for key in _MOMENTS},
@@ -53,16 +61,27 @@ class Optimizer:
         """Update every parameter that has a gradient."""
         for group in self._inner.param_groups:
             group["lr"] = learning_rate
+        for name, master in self._masters.items():
+            master.grad = self.parameters[name].grad
         self._inner.step()
+        self._round()
         self.steps += 1
 
-    def state_dict(self) -> dict[str, Tensor]:
-        """Return the live state: `first_moment.NAME`, `second_moment.NAME` (shaped like NAME) and `steps`.
+    @torch.no_grad()
+    def _round(self) -> None:
+        for name, master in self._masters.items():
+            master.grad = None
+            self.parameters[name].copy_(master)
 
-        The moments are the optimizer's own tensors, so that a checkpoint may be loaded into them in place.
+    def state_dict(self) -> dict[str, Tensor]:
+        """Return the live state: `first_moment.NAME`, `second_moment.NAME`, `master.NAME` and `steps`.
+
+        All but `steps` are shaped like NAME and are the optimizer's own tensors, so that a checkpoint may be
+        loaded into them in place.
         """
         state = {"steps": torch.tensor(self.steps)}
-        for name, parameter in self.parameters.items():
+        state |= {f"master.{name}": master.detach() for name, master in self._masters.items()}
+        for name, parameter in self._updated.items():
             own = self._inner.state.get(parameter, {})
             state |= {f"{title}.{name}": own[key] for key, title in _MOMENTS.items() if key in own}
         return state
@@ -85,6 +104,7 @@ class Optimizer:
         for own in self._inner.state.values():
             if "step" in own:
                 own["step"].fill_(self.steps)
+        self._round()
 
 
 def counted_once(stages: Iterable[Stage], tp: TensorParallel) -> frozenset[str]:

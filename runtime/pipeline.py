@@ -18,7 +18,7 @@ from runtime.executor import Executor, StepData
 from runtime.mesh import Edge, Mesh
 from runtime.models import Stage, build_stage
 from runtime.recorder import Recorder
-from runtime.tensor_parallel import ShardSpec, TensorParallel
+from runtime.tensor_parallel import ShardSpec, TensorParallel, sum_partial_gradients
 from runtime.ties import Tie, tie_stages
 from runtime.transport import Transport
 
@@ -75,7 +75,13 @@ class Pipeline:
         losses = self.executor.step(data)
         with self.recorder.phase("gradients", waits=True):
             self.reducer.finish()
+            for module in self.stages.values():
+                sum_partial_gradients(dict(module.named_parameters()), module.shards(), self._tp)
         return losses
+
+    @property
+    def _tp(self) -> TensorParallel:
+        return TensorParallel(group=self.mesh.tp.group, rank=self.mesh.tp.rank, size=self.mesh.tp.size)
 
     def parameters(self) -> Iterator[tuple[str, nn.Parameter, ShardSpec]]:
         """Yield (global name, parameter, how tp shards it); a weight shared by two stages once."""

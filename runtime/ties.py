@@ -15,9 +15,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-import torch
 from torch import nn
 
+from runtime.linear import zero_gradient
 from runtime.mesh import Axis, Mesh
 from runtime.models import Stage
 
@@ -32,9 +32,7 @@ class Tie:
 
     def reduce(self) -> None:
         """Sum the gradient over both stages and dp."""
-        if self.parameter.grad is None:
-            self.parameter.grad = torch.zeros_like(self.parameter)
-        self.axis.all_reduce(self.parameter.grad)
+        self.axis.all_reduce(zero_gradient(self.parameter))
 
 
 def tie_stages(stages: Mapping[int, Stage], mesh: Mesh) -> Tie | None:

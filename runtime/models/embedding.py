@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 from torch.nn import functional
 
-from runtime.linear import DeferredGradients, DeferringModule, apply
+from runtime.linear import DeferredGradients, DeferringModule, apply, zero_gradient
 
 
 class _Lookup(torch.autograd.Function):
@@ -34,11 +34,10 @@ class _Lookup(torch.autograd.Function):
         weight = ctx.weight
 
         def work() -> None:
-            if weight.grad is None:
-                weight.grad = torch.zeros_like(weight)
-            flat = gradient * ours[0].unsqueeze(-1) if ours else gradient
-            if weight.shape[0]:
-                weight.grad.index_add_(0, rows.flatten(), flat.flatten(0, 1))
+            total = zero_gradient(weight)
+            flat = (gradient * ours[0].unsqueeze(-1) if ours else gradient).flatten(0, 1)
+            if total.shape[0]:
+                total.index_add_(0, rows.flatten(), flat.to(total.dtype))
 
         if ctx.needs_input_grad[2]:
             ctx.deferred.add(work)
@@ -84,9 +83,7 @@ class _AddPositions(torch.autograd.Function):
         weight, start = ctx.weight, ctx.start
 
         def work() -> None:
-            if weight.grad is None:
-                weight.grad = torch.zeros_like(weight)
-            weight.grad[start : start + gradient.shape[1]] += gradient.sum(0)
+            zero_gradient(weight)[start : start + gradient.shape[1]] += gradient.sum(0)
 
         if ctx.needs_input_grad[1]:
             ctx.deferred.add(work)

@@ -102,7 +102,7 @@ def _wide(values: Tensor) -> Tensor:
 
 
 def _add_weight_gradient(weight: Tensor, gradient: Tensor, normed: Tensor) -> None:
-    accumulate(weight, (gradient * normed).sum(tuple(range(gradient.dim() - 1))).to(weight.dtype))
+    accumulate(weight, (gradient * normed).sum(tuple(range(gradient.dim() - 1))))
 
 
 class RMSNorm(DeferringModule):

@@ -15,7 +15,7 @@ from runtime.models import build_stage
 from runtime.tensor_parallel import TensorParallel
 
 
-def model(**fields):
+def model(dtype=torch.float64, **fields):
     spec = ModelSpec(**({"layers": 2, "hidden": 16, "heads": 4, "vocab": 31, "seq_len": 8} | fields))
     return build_stage(
         spec,
@@ -24,7 +24,7 @@ def model(**fields):
         last=True,
         tp=TensorParallel(),
         seed=2,
-        dtype=torch.float64,
+        dtype=dtype,
         device=torch.device("cpu"),
     )
 
@@ -168,3 +168,27 @@ def test_add_bias_equals_torch():
     add_bias(x, bias, DeferredGradients()).backward(upstream)
     assert torch.equal(x.grad, upstream)
     torch.testing.assert_close(bias.grad, upstream.sum((0, 1)))
+
+
+@pytest.mark.parametrize("fields", [{}, LLAMA], ids=["gpt2", "llama"])
+def test_bf16_gradients_are_near_and_kept_in_fp32(fields):
+    low, exact = model(torch.bfloat16, **fields), model(torch.float64, **fields)
+    with torch.no_grad():
+        for a, b in zip(low.parameters(), exact.parameters(), strict=True):
+            b.copy_(a)
+    for tokens, targets in torch.randint(0, 31, (3, 2, 2, 8)):
+        low(tokens, targets).backward()
+        exact(tokens, targets).backward()
+    for (name, a), b in zip(low.named_parameters(), exact.parameters(), strict=True):
+        assert a.grad.dtype == torch.float32
+        # A key bias has no gradient at all, whence the floor.
+        assert (a.grad.double() - b.grad).norm() < 0.03 * max(b.grad.norm(), 0.1), name
+
+
+def test_bf16_gradients_do_not_stall():
+    ours = Linear(1, 1, bias=True).bfloat16()
+    for parameter in ours.parameters():
+        parameter.grad_dtype = torch.float32
+    for _ in range(1000):  # in bf16 the sum stops at 256 times the addend
+        ours(torch.ones(1, 1, dtype=torch.bfloat16)).backward()
+    assert ours.weight.grad.item() == ours.bias.grad.item() == 1000.0

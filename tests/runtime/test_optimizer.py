@@ -174,3 +174,34 @@ def test_both_ends_of_a_tie_on_one_rank_count_once():
 
 def test_a_rank_without_gradients_takes_part():
     assert clip_by_global_norm({}, counted=(), groups=(), max_norm=1.0) == 0.0
+
+
+def low_precision() -> torch.nn.Parameter:
+    parameter = torch.nn.Parameter(torch.ones(2, 2, dtype=torch.bfloat16))
+    parameter.grad_dtype = torch.float32
+    return parameter
+
+
+def test_updates_too_small_for_bf16_add_up():
+    parameter = low_precision()
+    optimizer = Optimizer(OptimizerSpec(name="sgd", weight_decay=0.0), {"w": parameter})
+    for _ in range(100):
+        parameter.grad = torch.full((2, 2), 1.0)
+        optimizer.step(1e-4)  # bf16 knows nothing between 1 and 1 − 1/256
+    torch.testing.assert_close(optimizer.state_dict()["master.w"], torch.full((2, 2), 0.99))
+    assert torch.equal(parameter, torch.full((2, 2), 0.99).bfloat16())
+
+
+def test_masters_carry_over():
+    parameter, fresh = low_precision(), low_precision()
+    optimizer, resumed = (Optimizer(OptimizerSpec(), {"w": each}) for each in (parameter, fresh))
+    parameter.grad = torch.full((2, 2), 1.0)
+    optimizer.step(1e-2)
+    assert optimizer.state_dict().keys() == {"steps", "master.w", "first_moment.w", "second_moment.w"}
+    resumed.load_state_dict(optimizer.state_dict())
+    assert torch.equal(fresh, parameter)
+    for each, weight in ((optimizer, parameter), (resumed, fresh)):
+        weight.grad = torch.full((2, 2), -0.3)
+        each.step(1e-3)
+    assert torch.equal(optimizer.state_dict()["master.w"], resumed.state_dict()["master.w"])
+    assert not torch.equal(optimizer.state_dict()["master.w"], parameter.float())
