@@ -59,11 +59,26 @@ class CollectiveCost(Record):
     cpu_seconds: NonNegativeFloat | None = None  # processor time of one rank, without accelerator
 
 
+class Calibration(Record):
+    """How measured runs changed a table: factors on what `bench` measured, and the errors that justify them.
+
+    Errors are mean absolute relative errors of the step time over `runs`: of the table as it was, of the table
+    as it is, and of each run predicted from the others alone (null with fewer than two runs).
+    """
+
+    runs: tuple[str, ...]
+    factors: dict[str, PositiveFloat]
+    error_before: NonNegativeFloat
+    error_after: NonNegativeFloat
+    error_held_out: NonNegativeFloat | None = None
+
+
 class CostTable(Record):
     """All measurements of one bench run.
 
     `optimizer_seconds_per_parameter` is one AdamW step and gradient clip of fp32 state divided by the
     parameters updated. `process_bytes` is the resident memory of a rank before any tensor.
+    `step_overhead_seconds` is what a step takes beside its pipeline, its reductions and its optimizer.
     """
 
     kind: Literal["costs"] = "costs"
@@ -76,7 +91,9 @@ class CostTable(Record):
     matmul_flops_per_second: PositiveFloat | None = None  # one rank, best shape, neighbours busy
     optimizer_seconds_per_parameter: NonNegativeFloat | None = None
     process_bytes: NonNegativeInt | None = None
+    step_overhead_seconds: NonNegativeFloat | None = None
     software: dict[str, str] = Field(default_factory=dict)
     layers: tuple[LayerCost, ...] = ()
     collectives: tuple[CollectiveCost, ...] = ()
+    calibration: Calibration | None = None
     notes: tuple[str, ...] = ()
