@@ -64,7 +64,7 @@ class Checkpointer:
             shutil.rmtree(partial, ignore_errors=True)
             partial.mkdir(parents=True)
         self._agree(0)
-        save(self._state(step), storage_writer=FileSystemWriter(partial), no_dist=self._alone)
+        save(self._state(step), storage_writer=FileSystemWriter(partial))
         self._agree(0)
         if self._mesh.rank == 0:
             layout = self._mesh.layout.model_dump(mode="json")
@@ -100,16 +100,12 @@ class Checkpointer:
         same = saved["layout"] == self._mesh.layout.model_dump(mode="json")
         state = self._state(step, random=same)
         try:
-            load(state, storage_reader=TensorReader(path), no_dist=self._alone)
+            load(state, storage_reader=TensorReader(path))
         except (RuntimeError, ValueError, KeyError) as error:
             raise ConfigError(f"{path}: does not hold this model: {error}") from None
         self._optimizer.load_state_dict(self._own(state))
         if same:
             torch.set_rng_state(state[f"random.{self._mesh.rank}"])
-
-    @property
-    def _alone(self) -> bool:
-        return self._mesh.world.size == 1
 
     def _agree(self, number: int) -> int:
         """Return the sum of all ranks' numbers, once all are here."""

@@ -5,11 +5,13 @@ from __future__ import annotations
 import multiprocessing
 import os
 import pickle
+import socket
 import tempfile
 import time
 import traceback
 from collections.abc import Callable, Iterator
 from contextlib import suppress
+from dataclasses import dataclass
 from datetime import timedelta
 from functools import partial
 from multiprocessing.connection import Connection, wait
@@ -20,7 +22,15 @@ import pytest
 import torch
 import torch.distributed as dist
 
+from planner.job import Job
+from planner.layout import Layout
+from planner.plan import Plan
+from profiles.cluster import ClusterSpec, DeviceSpec, LinkSpec
+from profiles.documents import write_yaml
+from profiles.model import ModelSpec
+
 WATCHDOG_SECONDS = 60.0
+TEXT = "The quick brown fox jumps over the lazy dog, again and again and again. " * 60
 
 
 class RankError(Exception):
@@ -114,3 +124,89 @@ def run_ranks() -> Callable[..., list[Any]]:
     children are forked; results must be picklable.
     """
     return _run_ranks
+
+
+@pytest.fixture
+def make_run(tmp_path: Path) -> Callable[..., Path]:
+    """Return `make_run(layout, name="run", **job)`: a run directory with the job of a very small model."""
+
+    def make(layout: Layout, *, name: str = "run", model: ModelSpec | None = None, **fields: Any) -> Path:
+        run = tmp_path / name
+        run.mkdir()
+        text = tmp_path / "text.txt"
+        text.write_text(TEXT, encoding="utf-8")
+        model = model or ModelSpec(layers=2, hidden=16, heads=2, vocab=256, seq_len=16)
+        device = DeviceSpec(
+            name="cpu",
+            vendor="cpu",
+            memory_bytes=2**30,
+            memory_bytes_per_second=1e10,
+            flops_per_second={"fp32": 1e10},
+        )
+        link = LinkSpec(name="loopback", kind="shared_memory", bytes_per_second=1e9, latency_seconds=1e-4)
+        cluster = ClusterSpec(device=device, devices_per_node=8, links=(link,))
+        plan = Plan(model=model, cluster=cluster, layout=layout)
+        job = Job(plan=plan, **({"steps": 6, "data": {"path": str(text)}} | fields))
+        write_yaml(run / "job.yaml", job)
+        return run
+
+    return make
+
+
+@dataclass(frozen=True)
+class Training:
+    """The forked ranks of one training run."""
+
+    processes: list[Any]
+
+    def wait(self, seconds: float = WATCHDOG_SECONDS) -> list[int]:
+        """Return the exit codes of all ranks; ranks still alive after `seconds` fail the test."""
+        deadline = time.monotonic() + seconds
+        for process in self.processes:
+            process.join(max(0.0, deadline - time.monotonic()))
+        late = [rank for rank, process in enumerate(self.processes) if process.exitcode is None]
+        assert not late, f"ranks {late} still run after {seconds:.0f} s"
+        return [process.exitcode for process in self.processes]
+
+
+def _train(rank: int, ranks: int, port: int, words: list[str], patch: Callable[[int], None] | None) -> None:
+    from runtime.train import main
+
+    torch.set_num_threads(1)
+    os.environ.update(RANK=str(rank), LOCAL_RANK=str(rank), WORLD_SIZE=str(ranks))
+    os.environ.update(MASTER_ADDR="127.0.0.1", MASTER_PORT=str(port))
+    if patch is not None:
+        patch(rank)
+    os._exit(main(words))
+
+
+@pytest.fixture
+def train_ranks() -> Iterator[Callable[..., Training]]:
+    """Return `train_ranks(run, ranks, resume=False, patch=None)`: runtime.train in forked ranks.
+
+    `patch(rank)` runs in every rank before training, to break something in it. Output goes to RUN/logs.
+    """
+    started: list[Any] = []
+
+    def start(
+        run: Path, ranks: int, *, resume: bool = False, patch: Callable[[int], None] | None = None
+    ) -> Training:
+        with socket.socket() as free:
+            free.bind(("127.0.0.1", 0))
+            port = free.getsockname()[1]
+        words = ["--job", str(run / "job.yaml"), "--log-files", *(["--resume"] if resume else [])]
+        context = multiprocessing.get_context("fork")
+        processes = [
+            context.Process(target=_train, args=(rank, ranks, port, words, patch), daemon=True)
+            for rank in range(ranks)
+        ]
+        for process in processes:
+            process.start()
+        started.extend(processes)
+        return Training(processes)
+
+    yield start
+    for process in started:
+        process.kill()
+        process.join()
+        process.close()
