@@ -90,19 +90,19 @@ def compare(results, spec, layout):
     return worst
 
 
-LAYOUTS = [
-    (tp, pp, dp)
-    for tp, pp, dp in itertools.product((1, 2, 4, 8), repeat=3)
-    if tp * pp * dp in (1, 2, 4, 8) and tp <= 2 and pp <= 4
-]
-
-
-@pytest.mark.parametrize("schedule", ["gpipe", "1f1b"])
-@pytest.mark.parametrize(("tp", "pp", "dp"), LAYOUTS)
-def test_gradients_equal_those_of_one_process(run_ranks, schedule, tp, pp, dp):
-    spec = model()
+@pytest.mark.parametrize("recompute", ["none", "selective", "full"])
+@pytest.mark.parametrize(("tp", "pp", "dp"), [(2, 1, 2), (2, 2, 2), (2, 4, 1)])
+@pytest.mark.parametrize("tied", [True, False])
+def test_sequence_parallel_and_recompute_change_nothing(run_ranks, recompute, tp, pp, dp, tied):
+    spec = model(tied_embeddings=tied)
     layout = Layout(
-        tp=tp, pp=pp, dp=dp, microbatch=1, global_batch=4 * dp, schedule=schedule, precision="fp64"
+        tp=tp,
+        pp=pp,
+        dp=dp,
+        global_batch=4 * dp,
+        precision="fp64",
+        sequence_parallel=True,
+        recompute=recompute,
     )
     results = run_ranks(layout.world_size, run_step, spec, layout)
     assert compare(results, spec, layout) <= 1e-12
