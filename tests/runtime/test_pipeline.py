@@ -1,20 +1,33 @@
-"""The executor against one process: losses and gradients of every factorisation, in fp64."""
+"""The pipeline against one process, in fp64: losses, gradients and parameters on every layout.
+
+The reference runs the whole global batch at once through one stage and plain torch.optim.
+"""
 
 from __future__ import annotations
 
 import itertools
+import os
+import random
 
 import pytest
 import torch
 
+from planner.job import OptimizerSpec
 from planner.layout import Layout
+from planner.schedules import FAMILIES, ScheduleError, build
 from profiles.model import ModelSpec
+from runtime.data_parallel import GradientReducer
 from runtime.executor import StepData
 from runtime.mesh import build_mesh, local_device
 from runtime.models import build_stage
+from runtime.optimizer import Optimizer, clip_by_global_norm, counted_once
 from runtime.pipeline import build_pipeline, lowered_schedule, message_edges
 from runtime.recorder import Recorder
 from runtime.tensor_parallel import TensorParallel
+from runtime.ties import Tie
+
+ADAMW = OptimizerSpec(learning_rate=1e-2, epsilon=1e-5, clip_norm=0.05)
+SGD = OptimizerSpec(name="sgd", learning_rate=0.5, weight_decay=0.0, clip_norm=None)
 
 
 def model(**changes):
@@ -22,19 +35,18 @@ def model(**changes):
     return ModelSpec(**fields)
 
 
-def global_batch(spec, sequences, seed=0):
-    """Tokens and targets [sequences, seq], every sequence with another number of valid targets."""
-    generator = torch.Generator().manual_seed(seed)
+def global_batch(spec, sequences, step=0):
+    """Tokens and targets [sequences, seq]; sequences differ in valid targets, some have none."""
+    generator = torch.Generator().manual_seed(step)
     tokens = torch.randint(spec.vocab, (sequences, spec.seq_len), generator=generator)
     targets = torch.randint(spec.vocab, (sequences, spec.seq_len), generator=generator)
     for i in range(sequences):
-        targets[i, : i % spec.seq_len] = -100
+        targets[i, : i % (spec.seq_len + 1)] = -100
     return tokens, targets
 
 
-def reference(spec, sequences):
-    """Loss and gradients of one process that runs the whole batch at once."""
-    tokens, targets = global_batch(spec, sequences)
+def reference(spec, sequences, steps=1):
+    """Loss and gradients of the first step, and the parameters after `steps`, of one process."""
     stage = build_stage(
         spec,
         layers=range(spec.layers),
@@ -45,13 +57,32 @@ def reference(spec, sequences):
         dtype=torch.float64,
         device=torch.device("cpu"),
     )
-    loss = stage(tokens, targets) / (targets != -100).sum()
-    loss.backward()
-    return loss.item(), {name: p.grad for name, p in stage.named_parameters()}
+    named = dict(stage.named_parameters())
+    decayed = [{"params": [p], "weight_decay": 0.1 if p.dim() > 1 else 0.0} for p in named.values()]
+    optimizer = torch.optim.AdamW(decayed, lr=1e-2, betas=(0.9, 0.95), eps=1e-5)
+    first = None
+    for step in range(steps):
+        tokens, targets = global_batch(spec, sequences, step)
+        optimizer.zero_grad()
+        loss = stage(tokens, targets) / (targets != -100).sum()
+        loss.backward()
+        first = first or (loss.item(), {name: p.grad.clone() for name, p in named.items()})
+        norm = torch.nn.utils.clip_grad_norm_(named.values(), ADAMW.clip_norm)
+        assert norm > 2 * ADAMW.clip_norm, "the clip must bite"
+        optimizer.step()
+    return (*first, {name: p.detach() for name, p in named.items()})
 
 
-def step_data(spec, layout, mesh):
-    tokens, targets = global_batch(spec, layout.global_batch)
+def start(spec, layout):
+    lowered = lowered_schedule(layout)
+    mesh = build_mesh(
+        layout, placement=lowered.schedule.placement, device=local_device(0), edges=message_edges(lowered)
+    )
+    return build_pipeline(spec, layout, mesh=mesh, lowered=lowered, seed=1, recorder=Recorder())
+
+
+def step_data(spec, layout, mesh, step=0):
+    tokens, targets = global_batch(spec, layout.global_batch, step)
     valid = int((targets != -100).sum())
     shape = (layout.dp, layout.microbatches, layout.microbatch, spec.seq_len)
     return StepData(
@@ -59,40 +90,224 @@ def step_data(spec, layout, mesh):
     )
 
 
-def run_step(spec, layout):
-    lowered = lowered_schedule(layout)
-    mesh = build_mesh(
-        layout, placement=lowered.schedule.placement, device=local_device(0), edges=message_edges(lowered)
-    )
-    pipeline = build_pipeline(spec, layout, mesh=mesh, lowered=lowered, seed=1, recorder=Recorder())
-    data = step_data(spec, layout, mesh)
-    losses = pipeline.gradients(data)
-    loss = sum(value.item() for value in losses.values()) / data.valid_tokens
-    gradients = {name: (p.grad.numpy(), shard.dim) for name, p, shard in pipeline.parameters()}
-    return mesh.coordinates, loss if losses else None, gradients
+def run_steps(spec, layout, steps=1):
+    """Run on this rank; return its place, loss, gradients of the first step and parameters after the last."""
+    pipeline = start(spec, layout)
+    mesh = pipeline.mesh
+    parameters = {name: p for name, p, _ in pipeline.parameters()}
+    dims = {name: shard.dim for name, _, shard in pipeline.parameters()}
+    optimizer = Optimizer(ADAMW, parameters)
+    tp = TensorParallel(group=mesh.tp.group, rank=mesh.tp.rank, size=mesh.tp.size)
+    first = None
+    for step in range(steps):
+        data = step_data(spec, layout, mesh, step)
+        losses = pipeline.gradients(data)
+        loss = sum(value.item() for value in losses.values()) / data.valid_tokens if losses else None
+        gradients = {name: (p.grad.clone().numpy(), dims[name]) for name, p in parameters.items()}
+        first = first or (mesh.coordinates, loss, gradients)
+        clip_by_global_norm(
+            parameters,
+            counted=counted_once(pipeline.stages.values(), tp),
+            groups=[mesh.model.group] if mesh.model.group else [],
+            max_norm=ADAMW.clip_norm,
+        )
+        optimizer.step(ADAMW.learning_rate)
+    return (*first, {name: (p.detach().numpy(), dims[name]) for name, p in parameters.items()})
 
 
-def compare(results, spec, layout):
-    """Compare every rank's loss and gradients with one process; return the worst difference."""
-    loss, expected = reference(spec, layout.global_batch)
-    worst = abs(sum(found for place, found, _ in results if found is not None and place.tp == 0) - loss)
-    seen = set()
-    for place, _, gradients in results:
-        for name, (local, dim) in gradients.items():
+def worst_difference(results, layout, column, expected):
+    """Compare column `column` of every rank's result with whole tensors by name."""
+    worst, seen = 0.0, set()
+    for result in results:
+        for name, (local, dim) in result[column].items():
             full = expected[name]
             if dim is not None:
-                part = TensorParallel(rank=place.tp, size=layout.tp).slice(full.shape[dim])
+                part = TensorParallel(rank=result[0].tp, size=layout.tp).slice(full.shape[dim])
                 full = full.narrow(dim, part.start, len(part))
             assert full.shape == local.shape
-            worst = max(worst, float((full - torch.from_numpy(local)).abs().max()))
+            if full.numel():
+                worst = max(worst, float((full - torch.from_numpy(local)).abs().max()))
             seen.add(name)
     assert seen == set(expected)
     return worst
 
 
+def compare(results, spec, layout, steps=1):
+    """Return the worst difference of losses, gradients and parameters from one process."""
+    loss, gradients, parameters = reference(spec, layout.global_batch, steps)
+    found = sum(loss for place, loss, *_ in results if loss is not None and place.tp == 0)
+    worst = max(abs(found - loss), worst_difference(results, layout, 2, gradients))
+    return max(worst, worst_difference(results, layout, 3, parameters)) if steps > 1 else worst
+
+
+def factorisations(ranks):
+    degrees = [n for n in (1, 2, 4, 8) if n <= ranks]
+    return [t for t in itertools.product(degrees, repeat=3) if t[0] * t[1] * t[2] == ranks]
+
+
+def run_layouts(run_ranks, spec, layouts, steps):
+    """Run several layouts of as many ranks in one start of them; return each one's worst difference."""
+    ranks = layouts[0].world_size
+    results = run_ranks(ranks, lambda: [run_steps(spec, layout, steps) for layout in layouts])
+    return {
+        (layout.tp, layout.pp, layout.dp): compare([rank[i] for rank in results], spec, layout, steps)
+        for i, layout in enumerate(layouts)
+    }
+
+
+@pytest.mark.parametrize("tied", [True, False], ids=["tied", "untied"])
+@pytest.mark.parametrize("schedule", ["gpipe", "1f1b"])
+@pytest.mark.parametrize("ranks", [1, 2, 4, 8])
+def test_three_steps_equal_those_of_one_process(run_ranks, ranks, schedule, tied):
+    spec = model(layers=8, hidden=16, heads=8, tied_embeddings=tied)
+    layouts = [
+        Layout(tp=tp, pp=pp, dp=dp, global_batch=4 * dp, schedule=schedule, precision="fp64")
+        for tp, pp, dp in factorisations(ranks)
+    ]
+    worst = run_layouts(run_ranks, spec, layouts, steps=3)
+    assert max(worst.values()) <= 1e-12, worst
+
+
+def test_llama_shape_with_several_sequences_a_microbatch(run_ranks):
+    spec = model(position="rope", norm="rmsnorm", gated_mlp=True, heads=4, kv_heads=2, tied_embeddings=False)
+    layouts = [
+        Layout(tp=tp, pp=pp, dp=dp, microbatch=2, global_batch=6 * dp, precision="fp64")
+        for tp, pp, dp in [(2, 2, 1), (1, 2, 2), (2, 1, 2), (1, 4, 1)]
+    ]
+    worst = run_layouts(run_ranks, spec, layouts, steps=2)
+    assert max(worst.values()) <= 1e-12, worst
+
+
+def _no_reduce(self, stage):
+    """A gradient reduction that does nothing."""
+
+
+@pytest.mark.parametrize(
+    ("owner", "method", "broken"),
+    [
+        (GradientReducer, "start", _no_reduce),
+        (Tie, "reduce", lambda self: None),
+    ],
+    ids=["no reduction over dp", "no sum over the tie"],
+)
+def test_a_missing_reduction_is_noticed(run_ranks, monkeypatch, owner, method, broken):
+    spec, layout = model(), Layout(pp=2, dp=2, global_batch=8, precision="fp64")
+    monkeypatch.setattr(owner, method, broken)
+    results = run_ranks(4, run_steps, spec, layout)
+    assert compare(results, spec, layout) > 1e-4
+
+
+@pytest.mark.parametrize("microbatch", [1, 2, 5])
+@pytest.mark.parametrize("count", [1, 3])
+def test_one_step_of_sgd_in_closed_form(run_ranks, count, microbatch):
+    """With the last norm's output fixed to b and an output matrix of zeros, every token's logits are equal:
+
+    loss = log V,   dL/dW[v] = (1/V − share of v among the valid targets) · b,   W ← −η dL/dW
+    """
+    spec = model(tied_embeddings=False)
+    vector = torch.linspace(-1, 2, spec.hidden, dtype=torch.float64)
+
+    def run(layout):
+        pipeline = start(spec, layout)
+        parameters = {name: p for name, p, _ in pipeline.parameters()}
+        with torch.no_grad():
+            for name, value in (
+                ("head.norm.weight", 0.0),
+                ("head.norm.bias", vector),
+                ("head.output.weight", 0.0),
+            ):
+                if name in parameters:
+                    parameters[name].copy_(torch.as_tensor(value))
+        data = step_data(spec, layout, pipeline.mesh)
+        losses = pipeline.gradients(data)
+        Optimizer(SGD, parameters).step(SGD.learning_rate)
+        output = parameters.get("head.output.weight")
+        loss = sum(value.item() for value in losses.values()) / data.valid_tokens
+        return loss, None if output is None else output.detach().numpy()
+
+    for tp, pp, dp in [(1, 2, 2), (2, 2, 1), (1, 1, 4)]:
+        layout = Layout(
+            tp=tp, pp=pp, dp=dp, microbatch=microbatch, global_batch=count * microbatch * dp, precision="fp64"
+        )
+        _, targets = global_batch(spec, layout.global_batch)
+        valid = targets[targets != -100]
+        shares = torch.bincount(valid, minlength=spec.vocab).double() / len(valid)
+        expected = -SGD.learning_rate * torch.outer(1 / spec.vocab - shares, vector)
+        results = run_ranks(4, run, layout)
+        assert sum(loss for loss, _ in results) == pytest.approx(tp * torch.tensor(spec.vocab).log().item())
+        for rank, (_, output) in enumerate(results):
+            if output is not None:
+                rows = TensorParallel(rank=layout.coordinates(rank).tp, size=tp).slice(spec.vocab)
+                torch.testing.assert_close(
+                    torch.from_numpy(output), expected[rows.start : rows.stop], rtol=1e-12, atol=1e-14
+                )
+
+
+def family_cases():
+    """Layouts for every flushing family: chunks, uneven stages, fewer microbatches than ranks, tp and dp."""
+    cases = []
+    for family, pp, chunks, microbatches in itertools.product(
+        FAMILIES, (1, 2, 3, 4, 8), (1, 2, 3), (1, 2, 4, 6)
+    ):
+        if not family.flush:
+            continue
+        try:
+            build(family.name, ranks=pp, microbatches=microbatches, chunks=chunks)
+        except ScheduleError:
+            continue
+        for tp, dp in [(1, 1), (2, 1), (1, 2), (2, 2)]:
+            if tp * pp * dp <= 8:
+                cases.append((family.name, tp, pp, dp, chunks, microbatches))
+    return cases
+
+
+def family_groups():
+    """Cases by family and number of ranks; a seeded sample of them outside CI."""
+    groups = {}
+    for case in family_cases():
+        name, tp, pp, dp, *_ = case
+        groups.setdefault((name, tp * pp * dp), []).append(case)
+    if not os.environ.get("CI"):
+        choose = random.Random(int(os.environ.get("CUBOID_SEED", "0")))
+        groups = {
+            key: choose.sample(cases, min(3, len(cases))) for key, cases in groups.items() if key[1] > 1
+        }
+    return groups
+
+
+GROUPS = family_groups()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("family", "ranks"), list(GROUPS), ids=lambda value: str(value))
+def test_every_family_gives_the_gradients_of_one_process(run_ranks, family, ranks):
+    layouts, specs = [], []
+    for name, tp, pp, dp, chunks, microbatches in GROUPS[family, ranks]:
+        stages = pp * chunks
+        layers = [1 + (5 * stage + pp) % 3 for stage in range(stages)]  # uneven
+        specs.append(model(layers=sum(layers), tied_embeddings=(pp + chunks + microbatches) % 2 == 0))
+        layouts.append(
+            Layout(
+                tp=tp,
+                pp=pp,
+                dp=dp,
+                chunks=chunks,
+                schedule=name,
+                global_batch=microbatches * dp,
+                layers_per_stage=tuple(layers),
+                precision="fp64",
+            )
+        )
+    results = run_ranks(
+        ranks, lambda: [run_steps(spec, layout) for spec, layout in zip(specs, layouts, strict=True)]
+    )
+    for i, (spec, layout) in enumerate(zip(specs, layouts, strict=True)):
+        worst = compare([rank[i] for rank in results], spec, layout)
+        assert worst <= 1e-12, (GROUPS[family, ranks][i], worst)
+
+
 @pytest.mark.parametrize("recompute", ["none", "selective", "full"])
-@pytest.mark.parametrize(("tp", "pp", "dp"), [(2, 1, 2), (2, 2, 2), (2, 4, 1)])
-@pytest.mark.parametrize("tied", [True, False])
+@pytest.mark.parametrize(("tp", "pp", "dp", "tied"), [(2, 1, 2, False), (2, 2, 1, True)])
 def test_sequence_parallel_and_recompute_change_nothing(run_ranks, recompute, tp, pp, dp, tied):
     spec = model(tied_embeddings=tied)
     layout = Layout(
@@ -104,5 +319,5 @@ def test_sequence_parallel_and_recompute_change_nothing(run_ranks, recompute, tp
         sequence_parallel=True,
         recompute=recompute,
     )
-    results = run_ranks(layout.world_size, run_step, spec, layout)
+    results = run_ranks(layout.world_size, run_steps, spec, layout)
     assert compare(results, spec, layout) <= 1e-12
