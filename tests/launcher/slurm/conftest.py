@@ -133,11 +133,16 @@ def cluster_process(debian_packages: None) -> Iterator[Cluster]:
         folder = Path(tempfile.mkdtemp(prefix="cuboid-mc-"))
         folder.chmod(0o755)
         cluster = Cluster(folder=folder, path=os.environ["PATH"])
+        # What a test mounts below `disks` later is seen by every node.
+        (folder / "disks").mkdir()
+        subprocess.run(["mount", "--bind", str(folder / "disks"), str(folder / "disks")], check=True)
+        subprocess.run(["mount", "--make-shared", str(folder / "disks")], check=True)
         try:
             cluster.verb("up", str(NODES), "--cpus", "8", "--gpus", "0")
             yield cluster
         finally:
             cluster.verb("down", check=False)
+            subprocess.run(["umount", "-l", str(folder / "disks")], check=False)
             shutil.rmtree(folder, ignore_errors=True)
 
 
@@ -192,10 +197,21 @@ class Runs:
     root: Path
     stand_in_path: Path
 
+    def plan(self, **changes: Any) -> Plan:
+        return small_plan(**changes)
+
     def create(
-        self, name: str = "run", *, plan: Plan | None = None, steps: int = 5, every: int | None = None,
-        stand_in: bool = True, environment: dict[str, str] | None = None, root: Path | None = None, **job: Any,
-    ) -> RunDirectory:  # fmt: skip
+        self,
+        name: str = "run",
+        *,
+        plan: Plan | None = None,
+        steps: int = 5,
+        every: int | None = None,
+        stand_in: bool = True,
+        environment: dict[str, str] | None = None,
+        root: Path | None = None,
+        **job: Any,
+    ) -> RunDirectory:
         variables = dict(environment or {})
         if stand_in:
             variables["PYTHONPATH"] = str(self.stand_in_path)

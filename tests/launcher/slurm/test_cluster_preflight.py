@@ -1,0 +1,62 @@
+"""The pre-flight on a real SLURM: nodes that are not what was planned, variables of another cluster."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from launcher.run_directory import read_json_lines
+
+
+def end(run: Any) -> dict[str, Any]:
+    (line,) = [x for x in read_json_lines(run.path / "launch" / "attempts.jsonl") if x["event"] == "end"]
+    return line
+
+
+def test_fit_nodes_pass(cluster: Any, runs: Any) -> None:
+    run = runs.create()
+    cluster.launch(run, process_model="srun", preflight="strict")
+    assert cluster.settle(run, 60) == "finished"
+    (folder,) = (run.path / "preflight").iterdir()
+    assert {path.name for path in folder.glob("*.json")} == {"n1.json", "n2.json"}
+
+
+def test_node_with_fewer_devices(cluster: Any, runs: Any) -> None:
+    """On processors a device is a rank slot; the second node has one core instead of two."""
+    daemon = cluster.processes("n2", "^slurmd|/slurmd ")[0]
+    cluster.on("n2", "taskset", "-cp", "0", str(daemon))
+    try:
+        run = runs.create()
+        (job,) = cluster.launch(run, process_model="srun", preflight="strict")
+        assert cluster.settle(run, 60) == "preflight"
+        assert end(run)["exit"] == "3"
+        text = (run.logs / f"slurm-{job}.log").read_text()
+        assert "1 usable cores, the plan was made for 2" in text
+        assert "--exclude n2" in text
+        assert not run.events_path.exists()  # no rank was started
+        again = runs.create("again")
+        cluster.launch(again, process_model="srun", preflight="strict", exclude="n2")
+        assert cluster.settle(again, 60) == "finished"
+    finally:
+        cluster.on("n2", "taskset", "-cp", "0-1", str(daemon))
+
+
+def test_stale_variables_of_the_shell_are_dropped(cluster: Any, runs: Any, monkeypatch: Any) -> None:
+    monkeypatch.setenv("NCCL_SOCKET_IFNAME", "ib7")
+    monkeypatch.setenv("GLOO_SOCKET_IFNAME", "bond9")
+    monkeypatch.setenv("NCCL_P2P_LEVEL", "NVL")
+    run = runs.create()
+    cluster.launch(run, process_model="srun", preflight="strict", keep_environment=("NCCL_P2P_LEVEL",))
+    assert cluster.settle(run, 60) == "finished"
+    text = (run.logs / "rank-0.log").read_text()
+    assert "IFNAME" not in text
+    assert "NCCL_P2P_LEVEL=NVL" in text
+
+
+def test_stale_variables_of_the_site_are_refused(cluster: Any, runs: Any) -> None:
+    stale = {"NCCL_SOCKET_IFNAME": "ib7", "GLOO_SOCKET_IFNAME": "bond9"}
+    run = runs.create()
+    (job,) = cluster.launch(run, process_model="srun", preflight="strict", environment=stale)
+    assert cluster.settle(run, 60) == "preflight"
+    text = " ".join((run.logs / f"slurm-{job}.log").read_text().split())
+    for name, value in stale.items():
+        assert f"{name}={value} names no interface of this node" in text
