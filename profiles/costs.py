@@ -62,8 +62,8 @@ class CollectiveCost(Record):
 class Calibration(Record):
     """How measured runs changed a table: factors on what `bench` measured, and the errors that justify them.
 
-    Errors are mean absolute relative errors of the step time over `runs`: of the table as it was, of the table
-    as it is, and of each run predicted from the others alone (null with fewer than two runs).
+    Errors are mean absolute relative errors of the step time over `runs`: of the table as it was, of the
+    table as it is, and of each run predicted from the others alone (null with fewer than two runs).
     """
 
     runs: tuple[str, ...]
