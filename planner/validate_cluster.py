@@ -54,7 +54,7 @@ INNER: tuple[tuple[str, LinkKind, float, float, int], ...] = (
 # Network of a node where the record does not state it: devices per port and bytes per second of a port.
 NETWORKS: tuple[tuple[str, float, float], ...] = (
     ("v", 2.0, 12.5e9),
-    ("a", 1.0, 25e9),
+    ("a", 2.0, 25e9),
     ("h", 1.0, 50e9),
     ("gh", 1.0, 50e9),
     ("", 1.0, 50e9),
@@ -140,5 +140,10 @@ def _outer(device: DeviceSpec, data: Mapping[str, Any], per_node: int, assumed: 
         source = "assumed for the device family"
         assumed.append(f"one {rate * 8 / 1e9:.0f} Gb/s port to {shared:.0f} device(s)")
     return LinkSpec(
-        name=kind, kind=kind, bytes_per_second=rate, latency_seconds=1e-5, shared_by=shared, source=source
+        name=kind,
+        kind=kind,
+        bytes_per_second=rate,
+        shared_by=shared,
+        source=source,
+        latency_seconds=2.5e-5 if kind in {"efa", "ethernet"} else 1e-5,
     )

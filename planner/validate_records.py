@@ -21,6 +21,8 @@ from profiles.errors import CuboidError
 from profiles.model import ModelSpec
 
 DEFAULT_VOCAB = 50304
+# Heads of models whose tables leave them out: hidden → heads, from the same authors' launch scripts.
+KNOWN_HEADS = {14400: 96}
 MemoryView = Literal["allocated", "reserved", "device"]
 Data = Mapping[str, Any]
 
@@ -248,7 +250,7 @@ def _model(model: Data, tp: int, assumed: list[str]) -> ModelSpec:
         raise SkippedError(f"the model's {', '.join(missing)} is not stated")
     heads = _int(model.get("heads"))
     if heads is None:
-        heads = _likely_heads(hidden, tp)
+        heads = KNOWN_HEADS.get(hidden) or _likely_heads(hidden, tp)
         assumed.append(f"{heads} heads")
     vocab = _int(model.get("vocab"))
     if vocab is None:
@@ -258,8 +260,8 @@ def _model(model: Data, tp: int, assumed: list[str]) -> ModelSpec:
     position = str(model.get("position") or "")
     learned = "learned" in position or (not gated and not position)
     tied = model.get("tied_embeddings")
-    unit = 128 * tp  # Megatron-LM pads the vocabulary so that every rank has a multiple of 128
-    padded = -(-vocab // unit) * unit if not gated else vocab
+    unit = 128 * tp  # split vocabularies are padded so that every rank has a multiple of 128
+    padded = -(-vocab // unit) * unit if tp > 1 else vocab
     head_dim = _int(model.get("head_dim")) or hidden // heads
     return ModelSpec(
         name=str(model.get("name") or "model"),

@@ -6,10 +6,12 @@ the model's style. No source and no row has a constant of its own.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
-from planner.costs.software import Software
+from planner.costs.software import COMPILED, MATERIALISED, MODERN, SHARDED, Software
 from profiles.cluster import Precision
 
 
@@ -37,19 +39,23 @@ def software_of(record: Mapping[str, Any], assumed: list[str]) -> tuple[Software
     if flash is None:
         flash = gated
         assumed.append(f"{'flash' if flash else 'materialised'} attention")
-    sharded = any(word in zero for word in ("zero-3", "zero-2", "fsdp", "shard"))
-    dropout = not gated and not flash
+    sharded = any(word in zero for word in ("zero-3", "zero-2", "fsdp", "full_shard", "full shard"))
+    sharded = sharded or parallelism.get("zero_stage") in {2, 3}
     bf16 = precision_of(str(training.get("precision") or "bf16")) == "bf16"
+    compiled = bool(training.get("torch_compile"))
     stated = training.get("grad_overlap")
-    overlap = bool(flash) or sharded if stated is None else bool(stated)
+    overlap = bool(flash) if stated is None else bool(stated)
     if "overlaps disabled" in str(training.get("overlap", "")):
         overlap = False
-    name = ("fsdp" if sharded else "3d") + ("-flash" if flash else "-scores")
-    software = Software(
-        name=name,
-        flash_attention=bool(flash),
+    base = MATERIALISED if not flash else SHARDED if sharded else COMPILED if compiled else MODERN
+    group = re.search(r"over (\d+) ranks", zero)
+    per_operation = "op" in str(training.get("recompute") or "").lower().replace("optim", "")
+    software = replace(
+        base,
         gradient_bytes=4 if bf16 and not sharded else 2,
-        dropout=dropout,
-        source="stated by the record",
+        dropout=not gated and not flash,
+        single_rail=sharded and not flash,
+        zero_group=int(group.group(1)) if group else None,
+        selective_keeps_matmuls=0.5 if per_operation else None,
     )
     return software, {"dp": overlap, "tp": False, "pp": False}

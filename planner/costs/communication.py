@@ -62,7 +62,6 @@ class Path:
     bytes_per_second: Number
     hop_seconds: Number
     outer_hop_seconds: Number
-    inner_bytes_per_second: Number
 
 
 def path(cluster: ClusterSpec, degree: Number, stride: Number) -> Path:
@@ -71,7 +70,6 @@ def path(cluster: ClusterSpec, degree: Number, stride: Number) -> Path:
     rate = np.full(np.broadcast(degree, stride).shape, np.inf)
     hop = np.zeros_like(rate)
     outer_hop = np.zeros_like(rate)
-    inner = np.full_like(rate, np.inf)
     inside = np.ones_like(rate)  # members that the links so far join
     for link in cluster.links:
         span = float(link.span or cluster.devices)
@@ -83,7 +81,6 @@ def path(cluster: ClusterSpec, degree: Number, stride: Number) -> Path:
         rate = np.where(crossed, np.minimum(rate, available), rate)
         first = crossed & (hop == 0)
         hop = np.where(first, link.latency_seconds, hop)
-        inner = np.where(first, available, inner)
         outer_hop = np.where(crossed, link.latency_seconds, outer_hop)
         inside = np.maximum(inside, members)
     per_node = np.minimum(degree, np.maximum(1.0, cluster.devices_per_node // stride))
@@ -93,7 +90,6 @@ def path(cluster: ClusterSpec, degree: Number, stride: Number) -> Path:
         bytes_per_second=rate,
         hop_seconds=hop,
         outer_hop_seconds=outer_hop,
-        inner_bytes_per_second=inner,
     )
 
 
@@ -115,15 +111,13 @@ def all_reduce_seconds(route: Path, message_bytes: Number) -> Number:
         + np.ceil(np.log2(np.maximum(nodes, 1))) * route.outer_hop_seconds
     )
     latency = np.minimum(2 * _ring_latency(route), tree)
-    inside = (route.inner_ranks - 1) / route.inner_ranks / route.inner_bytes_per_second
-    across = (nodes - 1) / nodes / route.bytes_per_second
-    volume = 2 * message_bytes * np.maximum(inside, across)
+    volume = 2 * _volume_seconds(route, message_bytes)
     return np.where(route.ranks > 1, volume + latency + START_SECONDS, 0.0)
 
 
-def all_gather_seconds(route: Path, message_bytes: Number) -> Number:
-    """Gather a tensor of `message_bytes` in total; a reduce-scatter costs the same."""
-    seconds = _volume_seconds(route, message_bytes) + _ring_latency(route) + START_SECONDS
+def all_gather_seconds(route: Path, message_bytes: Number, pieces: Number = 1) -> Number:
+    """Gather `message_bytes` in total, in `pieces` calls; a reduce-scatter costs the same."""
+    seconds = _volume_seconds(route, message_bytes) + pieces * (_ring_latency(route) + START_SECONDS)
     return np.where(route.ranks > 1, seconds, 0.0)
 
 

@@ -25,7 +25,14 @@ SPLITS = (1, 2, 4)  # a deep product may be split along k and summed
 PROLOGUE_DEPTH = 132.0  # filling and draining a tile's pipeline, in steps of k (same fit)
 WEIGHT_GRADIENT_FACTOR = 1.05  # a product with both operands transposed, accumulating in fp32 (same fit)
 KERNEL_SECONDS = 2.5e-6  # shortest time of one kernel on the device (same fit)
+RANDOM_BYTES = 5.0  # drawing one random number costs as much as this traffic
+# Cross-entropy from separate kernels: traffic per logit beyond reading it, in the forward and the backward.
+LOSS_FORWARD_BYTES = 30.0
+LOSS_BACKWARD_BYTES = 16.0
 HOST_JITTER = 0.1  # growth of the slowest host's time with the ranks that wait for each other
+SOFTMAX_GROUP = 4
+ALIGNED = 8  # elements; other widths cannot use the tensor cores' wide loads
+MISALIGNED_FACTOR = 3.0
 CHECKPOINT_LAUNCHES = 4  # saving and restoring random states around a recomputed block
 # Flash attention: tiles of 128 rows fill the multiprocessors only gradually (24 kernels in the same file).
 FLASH_ROWS = 128
@@ -63,7 +70,7 @@ class Kernel:
     backward: Number
     core: bool = False
     weight_gradient: Number = 0.0  # the part of `backward` that no earlier layer waits for
-    launches: int = 1
+    launches: Number = 1
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -130,6 +137,8 @@ def matmul_seconds(
                 work = 2.0 * waves * units * rows * columns * (k / split + PROLOGUE_DEPTH)
                 merge = 8.0 * split * batch * m * n / bandwidth(device) if split > 1 else 0.0
                 arithmetic = np.minimum(arithmetic, work / (rate * fraction) + merge)
+    aligned = (np.mod(m, ALIGNED) == 0) & (np.mod(k, ALIGNED) == 0) & (np.mod(n, ALIGNED) == 0)
+    arithmetic = arithmetic * np.where(aligned, 1.0, MISALIGNED_FACTOR)
     traffic = size * batch * (m * k + k * n + m * n) / bandwidth(device)
     return np.maximum(arithmetic, traffic) + KERNEL_SECONDS
 
@@ -139,7 +148,7 @@ def bandwidth(device: DeviceSpec) -> float:
     return float(device.memory_bytes_per_second * device.memory_efficiency)
 
 
-def stream_seconds(device: DeviceSpec, traffic_bytes: Number, kernels: int = 1) -> Number:
+def stream_seconds(device: DeviceSpec, traffic_bytes: Number, kernels: Number = 1) -> Number:
     """Seconds of memory-bound kernels that move `traffic_bytes` in total."""
     return traffic_bytes / bandwidth(device) + kernels * KERNEL_SECONDS
 
@@ -162,7 +171,7 @@ def _stream(
     forward_bytes: Number,
     backward_bytes: Number,
     *,
-    launches: int = 1,
+    launches: Number = 1,
     core: bool = False,
 ) -> Kernel:
     return Kernel(
@@ -197,6 +206,9 @@ def _attention(model: ModelSpec, device: DeviceSpec, software: Software, part: S
     product = matmul_seconds(device, part.precision, m=seq, k=width, n=seq, batch=heads)
     values = matmul_seconds(device, part.precision, m=seq, k=seq, n=width, batch=heads)
     mask = (2 * e + 1) * scores if software.dropout else 0.0
+    random = RANDOM_BYTES * scores if software.dropout else 0.0
+    # Megatron-LM's fused softmax needs whole groups of matrices; else it runs as separate fp32 kernels.
+    unfused = np.where(np.mod(heads, SOFTMAX_GROUP) == 0, 0.0, 1.0)
     return (
         Kernel(
             name="attention products",
@@ -205,8 +217,15 @@ def _attention(model: ModelSpec, device: DeviceSpec, software: Software, part: S
             core=True,
             launches=2,
         ),
-        _stream("softmax", device, 2 * e * scores, 3 * e * scores, core=True),
-        _stream("attention dropout", device, mask, mask, core=True),
+        _stream(
+            "softmax",
+            device,
+            (2 * e + unfused * 28) * scores,
+            (3 * e + unfused * 24) * scores,
+            launches=1 + 4 * unfused,
+            core=True,
+        ),
+        _stream("attention dropout", device, mask + random, mask, core=True),
     )
 
 
@@ -222,14 +241,14 @@ def block_kernels(
     gates = 2 if model.gated_mlp else 1
     mask = 1 if software.dropout else 0
     rotary = tokens * (model.query_width + model.kv_width) / tp if model.position == "rope" else 0.0
-    extra = 1.0 if software.fused_elementwise else 2.0
+    extra = software.elementwise_traffic
     return (
         _stream("norm 1", device, extra * 2 * e * outer, extra * 3 * e * outer),
         _linear("query, key, value", model, device, part, k=model.hidden, n=qkv),
         _stream("rotary", device, 2 * e * rotary * extra, 2 * e * rotary * extra),
         *_attention(model, device, software, part),
         _linear("attention output", model, device, part, k=model.query_width / tp, n=model.hidden),
-        _stream("residual 1", device, (3 * e + mask) * outer, (e + e * mask + mask) * outer),
+        _stream("residual 1", device, (extra * 3 * e + mask) * outer, (extra * e + e * mask + mask) * outer),
         _stream("norm 2", device, extra * 2 * e * outer, extra * 3 * e * outer),
         _linear("mlp up", model, device, part, k=model.hidden, n=gates * inner),
         _stream(
@@ -239,7 +258,7 @@ def block_kernels(
             extra * (2 * gates + 1) * e * tokens * inner,
         ),
         _linear("mlp down", model, device, part, k=inner, n=model.hidden),
-        _stream("residual 2", device, (3 * e + mask) * outer, (e + e * mask + mask) * outer),
+        _stream("residual 2", device, (extra * 3 * e + mask) * outer, (extra * e + e * mask + mask) * outer),
     )
 
 
@@ -279,7 +298,13 @@ def head_times(model: ModelSpec, device: DeviceSpec, software: Software, part: S
             _stream("final norm", device, 2 * e * outer, 3 * e * outer),
             _linear("output projection", model, device, part, k=model.hidden, n=vocabulary),
             # cast to fp32, maximum, exponential with sum, and the gradient in place
-            _stream("cross-entropy", device, (e + 16) * logits, (8 + e) * logits, launches=4),
+            _stream(
+                "cross-entropy",
+                device,
+                (e + LOSS_FORWARD_BYTES) * logits,
+                (e + LOSS_BACKWARD_BYTES) * logits,
+                launches=4,
+            ),
         ),
     )
 
@@ -294,20 +319,34 @@ def _times(
     """
     host = device.launch_seconds * software.host_factor * (1 + HOST_JITTER * (np.sqrt(part.tp) - 1))
     count = sum(kernel.launches for kernel in kernels)
-    core = [kernel for kernel in kernels if kernel.core]
-    forward = sum(kernel.forward for kernel in kernels)
+    again = _selective(software, kernels)
+    gap = software.gap_seconds
+    forward = sum(kernel.forward for kernel in kernels) + gap * count
     return ComponentTimes(
         forward=forward,
-        backward=sum(kernel.backward for kernel in kernels),
+        backward=sum(kernel.backward for kernel in kernels) + gap * count,
         weight_gradient=sum(kernel.weight_gradient for kernel in kernels),
-        recompute_selective=sum(kernel.forward for kernel in core),
+        recompute_selective=sum(share * (k.forward + gap * k.launches) for k, share in again),
         recompute_full=forward,
         host_forward=count * host,
         host_backward=count * host,
-        host_recompute_selective=sum(kernel.launches for kernel in core) * host,
+        host_recompute_selective=sum(share * k.launches for k, share in again) * host,
         host_recompute_full=(count + CHECKPOINT_LAUNCHES) * host,
         kernels=kernels,
     )
+
+
+def _selective(software: Software, kernels: tuple[Kernel, ...]) -> list[tuple[Kernel, float]]:
+    """Return what selective recompute repeats, with the share of it."""
+    kept = software.selective_keeps_matmuls
+    if kept is None:
+        return [(kernel, 1.0) for kernel in kernels if kernel.core]
+    repeated = []
+    for kernel in kernels:
+        if not kernel.core:
+            product = bool(np.any(np.asarray(kernel.weight_gradient) > 0))
+            repeated.append((kernel, 1.0 - kept if product else 1.0))
+    return repeated
 
 
 def optimizer_seconds(

@@ -15,7 +15,7 @@ from planner.schedules.families import FAMILIES, build
 from planner.schedules.simulate import simulate
 from planner.schedules.times import StageTimes
 
-MAX_ACTIONS = 12_000  # longer schedules are simulated in part: they repeat
+MAX_ACTIONS = 3_000  # longer schedules are simulated in part: they repeat
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -61,7 +61,7 @@ def run(schedule: str, times: StageTimes, *, ranks: int, chunks: int, microbatch
         return _closed(schedule, times, ranks=ranks, chunks=chunks, microbatches=microbatches)
     total = 2 * microbatches * ranks * chunks
     rounds = microbatches // ranks
-    if total <= MAX_ACTIONS or rounds < 6:
+    if rounds < 6 or (total <= MAX_ACTIONS and ranks > 1):
         return _simulate(schedule, times, ranks, chunks, microbatches)
     rest = microbatches % ranks
     short = _simulate(schedule, times, ranks, chunks, 3 * ranks + rest)
@@ -71,14 +71,11 @@ def run(schedule: str, times: StageTimes, *, ranks: int, chunks: int, microbatch
     def extend(a: Sequence[float], b: Sequence[float]) -> tuple[float, ...]:
         return tuple(x + repeats * (y - x) for x, y in zip(a, b, strict=True))
 
-    in_flight = longer.in_flight
-    if schedule == "gpipe":
-        in_flight = extend(short.in_flight, longer.in_flight)
     return Pipeline(
         seconds=short.seconds + repeats * (longer.seconds - short.seconds),
         ends=extend(short.ends, longer.ends),
         busy=extend(short.busy, longer.busy),
-        in_flight=in_flight,
+        in_flight=extend(short.in_flight, longer.in_flight),
         placement=longer.placement,
         simulated=True,
     )

@@ -17,8 +17,10 @@ from planner.costs.rates import (
     Phases,
     Pieces,
     analytic_pieces,
+    beside,
     measured_pieces,
     reduction_seconds,
+    sharded_seconds,
     stage_phases,
 )
 from planner.costs.software import MODERN, Software
@@ -182,15 +184,18 @@ def _stages(model: ModelSpec, layout: Layout, pieces: Pieces) -> Stages:
 
 def _pipeline(layout: Layout, pieces: Pieces, stages: Stages) -> Pipeline:
     count = len(stages.layers)
-    backward = [stages.backward[s] + stages.recompute[s] + stages.tp_backward[s] for s in range(count)]
+    hop = 0.0 if layout.overlap.pp or layout.pp == 1 else pieces.hop_seconds + pieces.hop_latency
+    backward = [
+        stages.backward[s] + stages.recompute[s] + stages.tp_backward[s] + (s > 0) * hop for s in range(count)
+    ]
     weight = [min(stages.weight_gradient[s], backward[s]) for s in range(count)]
     times = StageTimes(
-        forward=tuple(stages.forward[s] + stages.tp_forward[s] for s in range(count)),
+        forward=tuple(stages.forward[s] + stages.tp_forward[s] + (s < count - 1) * hop for s in range(count)),
         backward=tuple(backward),
         input_gradient=tuple(b - w for b, w in zip(backward, weight, strict=True)),
         weight_gradient=tuple(weight),
-        latency=pieces.hop_latency,
-        wire=(pieces.hop_seconds,) * (count - 1),
+        latency=0.0 if hop else pieces.hop_latency,
+        wire=(0.0 if hop else pieces.hop_seconds,) * (count - 1),
     )
     return pipeline.run(
         layout.schedule, times, ranks=layout.pp, chunks=layout.chunks, microbatches=layout.microbatches
@@ -241,11 +246,26 @@ def _time(
 ) -> TimeBreakdown:
     exposed, updates = [], []
     for rank, end in enumerate(line.ends):
-        seconds = reduction_seconds(cluster, layout, software, parameters[rank], costs)
         own = [stage for stage, owner in enumerate(line.placement) if owner == rank]
-        hideable = sum(stages.backward[s] for s in own) if layout.overlap.dp else 0.0
         blocks = max(1, sum(stages.layers[s] for s in own))
-        exposed.append(end + max(seconds / blocks, seconds - hideable * (1 - 1 / blocks)) - line.seconds)
+        forward = sum(stages.forward[s] for s in own)
+        backward = sum(stages.backward[s] + stages.recompute[s] for s in own)
+        seconds = float(reduction_seconds(cluster, layout, software, parameters[rank], costs))
+        if layout.overlap.dp:
+            late = seconds / blocks  # the first block's gradients are ready last
+            seconds = late + float(beside(backward * (1 - 1 / blocks), seconds - late))
+        extra = 0.0
+        if costs is None and layout.zero >= 2 and layout.dp > 1:
+            phases = sharded_seconds(cluster, layout, software, parameters=parameters[rank], blocks=blocks)
+            if layout.overlap.dp:
+                extra = sum(
+                    float(beside(work, part)) + part / blocks
+                    for work, part in zip((forward, backward), phases, strict=True)
+                )
+            else:
+                extra = sum(phases)
+            extra *= layout.microbatches
+        exposed.append(end + seconds + extra - line.seconds)
         shard = parameters[rank] / (layout.dp if layout.zero else 1)
         if costs is not None and costs.optimizer_seconds_per_parameter is not None:
             updates.append(costs.optimizer_seconds_per_parameter * shard)
@@ -267,7 +287,8 @@ def _time(
         "recompute": total(stages.recompute),
         "tp_comm": total(stages.tp_forward) + total(stages.tp_backward),
     }
-    bubble = max(0.0, line.seconds - sum(parts.values()))
+    bubble = max(0.0, line.seconds - line.busy[slowest])
+    parts["pp_comm"] = max(0.0, line.seconds - bubble - sum(parts.values()))
     return TimeBreakdown(**parts, dp_comm=max(0.0, *exposed), optimizer=max(updates), bubble=bubble)
 
 

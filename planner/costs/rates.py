@@ -6,7 +6,7 @@ Pieces     one microbatch through a block, the embedding and the head; exposed t
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal, Protocol
 
 import numpy as np
@@ -20,6 +20,13 @@ from planner.layout import Layout, Overlap
 from profiles.cluster import ClusterSpec, Precision
 from profiles.costs import Collective, CostTable
 from profiles.model import ModelSpec
+
+HOST_BLEND = 2.5
+# All-reduces of one block and direction. With sequence parallelism each becomes a reduce-scatter and an
+# all-gather of the same volume; the backward's third gather runs beside the input gradient (Korthikanti et
+# al. 2022, arXiv 2205.05198, §4.2.2).
+TP_COLLECTIVES = 2
+OVERLAP_SLOWDOWN = 0.126  # Galvatron's measured coefficient (Hetu-Galvatron@cea12ff hardware profile, A100)
 
 
 class Degrees(Protocol):
@@ -120,9 +127,10 @@ def stage_phases(pieces: Pieces, layers: Number, *, first: Number, last: Number,
     host_backward = total(
         block.host_backward + block.host_recompute(recompute), embedding.host_backward, head.host_backward
     )
+    forward = total(block.forward, embedding.forward, head.forward)
     return Phases(
-        forward=np.maximum(total(block.forward, embedding.forward, head.forward), host_forward - tp_forward),
-        backward=np.maximum(backward, host_backward - tp_backward - again),
+        forward=forward + _starved(forward + tp_forward, host_forward),
+        backward=backward + _starved(backward + again + tp_backward, host_backward),
         recompute=again,
         weight_gradient=total(block.weight_gradient, embedding.weight_gradient, head.weight_gradient),
         tp_forward=tp_forward,
@@ -130,13 +138,13 @@ def stage_phases(pieces: Pieces, layers: Number, *, first: Number, last: Number,
     )
 
 
-def tp_collectives(layout_sequence_parallel: Number) -> tuple[Number, Number]:
-    """All-reduces of one block and direction, and all-gathers that sequence parallelism adds in the backward.
+def _starved(device: Number, host: Number) -> Number:
+    """Seconds the device waits for the host.
 
-    With sequence parallelism each all-reduce becomes a reduce-scatter and an all-gather of the same volume;
-    the backward gathers the inputs of both column-parallel products again (Korthikanti et al. 2022, §4.2).
+    Where one is far ahead the phase lasts as long as the slower; where both are alike they take turns in
+    waiting, since a layer mixes short kernels with long ones.
     """
-    return 2, np.where(layout_sequence_parallel, 2, 0)
+    return (device**HOST_BLEND + host**HOST_BLEND) ** (1 / HOST_BLEND) - device
 
 
 def analytic_pieces(model: ModelSpec, cluster: ClusterSpec, layout: Degrees, software: Software) -> Pieces:
@@ -152,17 +160,19 @@ def analytic_pieces(model: ModelSpec, cluster: ClusterSpec, layout: Degrees, sof
     route = communication.path(cluster, layout.tp, layout.stride("tp"))
     reduce = _plain(communication.all_reduce_seconds(route, message))
     gather = _plain(communication.all_gather_seconds(route, message))
-    count, gathers = tp_collectives(layout.sequence_parallel)
+    count = TP_COLLECTIVES
     hidden = software.tp_overlap if layout.overlap.tp else 0.0
     hop_route = communication.path(cluster, layout.pp, layout.stride("pp"))
-    hop = _plain(communication.send_seconds(hop_route, message / part.outer_tp))
+    # Each rank sends its share; without sequence parallelism the receivers gather the whole again.
+    hop = _plain(communication.send_seconds(hop_route, message / layout.tp))
+    hop = hop + _plain(np.where((hop_route.ranks > 1) & (part.outer_tp < layout.tp), gather, 0.0))
     latency = _plain(np.where(hop_route.ranks > 1, hop_route.outer_hop_seconds, 0.0))
     return Pieces(
         block=compute.block_times(model, device, software, part),
         embedding=compute.embedding_times(model, device, software, part),
         head=compute.head_times(model, device, software, part),
         tp_forward=count * reduce * (1 - hidden),
-        tp_backward=(count * reduce + _plain(gathers) * gather) * (1 - hidden),
+        tp_backward=count * reduce * (1 - hidden),
         tp_recompute=count * reduce * (1 - hidden),
         tp_embedding=reduce,
         tp_head=reduce,
@@ -245,7 +255,7 @@ def _collective(
 def reduction_seconds(
     cluster: ClusterSpec, layout: Degrees, software: Software, parameters: Number, costs: CostTable | None
 ) -> Number:
-    """Seconds to reduce `parameters` gradients over dp, and with ZeRO to gather the weights."""
+    """Seconds of the collectives over dp at the end of a step: gradients, and with ZeRO-1 the weights."""
     gradients = gradient_element_bytes(software, layout.precision) * parameters
     if costs is not None:
         assert isinstance(layout, Layout)
@@ -256,7 +266,40 @@ def reduction_seconds(
     sharded = communication.all_gather_seconds(route, gradients) + communication.all_gather_seconds(
         route, weights
     )
-    return _plain(np.where(np.asarray(layout.zero) == 0, reduced, sharded))
+    if software.zero_group is not None:
+        group = communication.path(cluster, np.minimum(layout.dp, software.zero_group), layout.stride("dp"))
+        sharded = reduced + communication.all_gather_seconds(group, weights)
+    zero = np.asarray(layout.zero)
+    return _plain(np.where(zero == 0, reduced, np.where(zero == 1, sharded, 0.0)))
+
+
+def sharded_seconds(
+    cluster: ClusterSpec, layout: Degrees, software: Software, *, parameters: Number, blocks: Number
+) -> tuple[Number, Number]:
+    """Seconds of the collectives of one microbatch with ZeRO-2 or 3: (forward, backward).
+
+    ZeRO-3 gathers the weights block by block in both phases and scatters the gradients; ZeRO-2 keeps the
+    gathered weights until the step's end, so only the scatter recurs.
+    """
+    route = communication.path(cluster, layout.dp, layout.stride("dp"))
+    if software.single_rail:
+        route = replace(route, bytes_per_second=route.bytes_per_second / route.inner_ranks)
+    weights = communication.all_gather_seconds(
+        route, compute.ELEMENT_BYTES[layout.precision] * parameters, blocks
+    )
+    gradients = communication.all_gather_seconds(route, software.scatter_bytes * parameters, blocks)
+    zero = np.asarray(layout.zero)
+    forward = np.where(zero >= 3, weights, 0.0)
+    return _plain(forward), _plain(np.where(zero >= 2, forward + gradients, 0.0))
+
+
+def beside(compute_seconds: Number, collective_seconds: Number) -> Number:
+    """Seconds that a collective adds to the compute it runs beside.
+
+    It takes multiprocessors and memory bandwidth from the compute while both run.
+    """
+    both = np.minimum(compute_seconds, collective_seconds)
+    return np.maximum(0.0, collective_seconds - compute_seconds) + OVERLAP_SLOWDOWN * both
 
 
 def _plain(value: Number) -> Number:

@@ -14,39 +14,60 @@ from dataclasses import dataclass
 class Software:
     """Properties of the training code that change time and memory.
 
-    `gradient_bytes` is the size of one accumulated gradient element and of its reduction.
-    `dropout` says whether masks are drawn and kept. `host_factor` scales the host time per kernel
-    (`DeviceSpec.launch_seconds` is that of a lean eager loop). `tp_overlap` and `pp_overlap` are the
-    fractions of that communication hidden behind independent compute where the layout asks for overlap.
+    Attributes:
+        flash_attention: attention scores are never stored.
+        gradient_bytes: size of one accumulated gradient element and of its reduction.
+        dropout: masks are drawn and kept.
+        elementwise_traffic: memory traffic of norms, activations and residuals relative to fused kernels.
+        selective_keeps_matmuls: share of matrix products that selective recompute keeps beside the attention's
+            output; null: it repeats the attention core and nothing else.
+        host_factor: host time per kernel relative to `DeviceSpec.launch_seconds` (Python, dispatcher, autograd).
+        gap_seconds: how long the device idles between two kernels of a layer.
+        scatter_bytes: size of one gradient element in the per-microbatch scatter of ZeRO-2 and 3.
+        zero_group: over how many ranks ZeRO-1 shards; null: all of dp.
+        single_rail: gathers parameter by parameter and so reaches one port's bandwidth.
+        tp_overlap, pp_overlap: share of that communication hidden where the layout asks for overlap.
     """
 
     name: str
     flash_attention: bool = True
     gradient_bytes: int = 4
     dropout: bool = False
-    fused_elementwise: bool = True
-    host_factor: float = 1.0
+    elementwise_traffic: float = 1.0
+    selective_keeps_matmuls: float | None = None
+    zero_group: int | None = None
+    host_factor: float = 6.0
+    gap_seconds: float = 5e-6
+    scatter_bytes: int = 2
+    single_rail: bool = False
     tp_overlap: float = 0.7
     pp_overlap: float = 0.9
     source: str = "assumed"
 
 
 MODERN = Software(
-    name="modern", source="flash attention, fp32 gradient accumulation, fused element-wise kernels"
+    name="modern",
+    elementwise_traffic=1.5,
+    source="flash attention, fp32 gradient accumulation, partly fused element-wise kernels",
 )
-
-MEGATRON_2021 = Software(
-    name="megatron-2021",
+COMPILED = Software(
+    name="compiled",
+    host_factor=3.0,
+    gap_seconds=2e-6,
+    source="flash attention, element-wise kernels fused by a compiler",
+)
+SHARDED = Software(
+    name="sharded",
+    elementwise_traffic=2.0,
+    gradient_bytes=2,
+    source="PyTorch FSDP: flash attention, eager element-wise kernels",
+)
+MATERIALISED = Software(
+    name="materialised",
     flash_attention=False,
     gradient_bytes=2,
     dropout=True,
-    source="Narayanan et al. 2021, arXiv 2104.04473: fused softmax, scores materialised, no gradient overlap",
+    host_factor=11.0,
+    gap_seconds=1.5e-5,
+    source="2021 to mid-2022 (Megatron-LM, DeepSpeed): attention scores materialised, fused softmax, dropout",
 )
-MEGATRON_2022 = Software(
-    name="megatron-2022",
-    flash_attention=False,
-    gradient_bytes=4,
-    dropout=True,
-    source="Korthikanti et al. 2022, arXiv 2205.05198: sequence parallel, selective recompute",
-)
-FSDP = Software(name="fsdp", gradient_bytes=4, source="PyTorch FSDP with flash attention, mixed precision")
