@@ -17,7 +17,7 @@ from planner.schedules.v_blocks import V_HALF, V_MIN
 from planner.schedules.zb_v import ZB_V
 from planner.schedules.zero_bubble import ZB_H1, ZB_H2
 
-FAMILIES: tuple[Family, ...] = (
+NAMED: tuple[Family, ...] = (
     NAIVE,
     GPIPE,
     ONE_F_ONE_B,
@@ -32,6 +32,8 @@ FAMILIES: tuple[Family, ...] = (
     PIPEDREAM,
     PIPEDREAM_2BW,
 )
+
+FAMILIES = NAMED
 
 
 def find_family(name: str) -> Family:

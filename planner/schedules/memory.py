@@ -7,24 +7,28 @@ durations are needed.
 
 from __future__ import annotations
 
-from planner.schedules.action import Kind, Schedule
+from collections.abc import Iterable
+
+from planner.schedules.action import Action, Kind, Schedule
 
 _F, _B, _W = int(Kind.F), int(Kind.B), int(Kind.W)
 
 
 def peak_stage_activations(schedule: Schedule) -> tuple[int, ...]:
     """Return, per rank, the most (stage, microbatch) activations held at once."""
-    peaks = []
-    for actions in schedule.actions:
-        held = peak = 0
-        for kind, _, _ in actions:
-            if kind == _F:
-                held += 1
-                peak = max(peak, held)
-            elif kind in (_B, _W):
-                held -= 1
-        peaks.append(peak)
-    return tuple(peaks)
+    return tuple(peak_of(actions) for actions in schedule.actions)
+
+
+def peak_of(actions: Iterable[Action]) -> int:
+    """Return the most (stage, microbatch) activations held at once by a rank with these actions."""
+    held = peak = 0
+    for kind, _, _ in actions:
+        if kind == _F:
+            held += 1
+            peak = max(peak, held)
+        elif kind in (_B, _W):
+            held -= 1
+    return peak
 
 
 def peak_activations(schedule: Schedule) -> tuple[float, ...]:

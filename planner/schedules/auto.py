@@ -1,0 +1,206 @@
+"""Find a schedule for given durations, transfers and memory.
+
+    every named family that fits ─┐
+    generated: placements × policies ├─► the shortest cycle ─► small changes, while they help ─► schedule
+    V-shaped blocks, refilled ─────┘
+
+The result is never longer than the best named family with a flush that keeps the same limit. Everything stops
+when the cycle equals the work of the busiest rank: nothing can be shorter.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
+
+from planner.schedules.action import Kind, Schedule, loop_placement, v_placement
+from planner.schedules.families import NAMED, build
+from planner.schedules.family import ScheduleError
+from planner.schedules.fill import fill_weights
+from planner.schedules.generate import Policy, generate
+from planner.schedules.improve import improve, score_of
+from planner.schedules.memory import peak_stage_activations
+from planner.schedules.simulate import simulate
+from planner.schedules.times import StageTimes
+from profiles.errors import InfeasibleError
+
+TimesOf = Callable[[Sequence[int]], StageTimes]
+
+_LARGE = 40_000  # actions above which candidates are compared on fewer microbatches
+_FINALISTS = 3
+EFFORT = 400_000  # actions simulated while improving, about a second
+
+
+@dataclass(frozen=True, kw_only=True)
+class Problem:
+    """What a schedule is wanted for.
+
+    `times_of` gives the stage times for a placement (stage → rank). `chunks` of None leaves the stages per
+    rank open (1 or 2). `memory_limit` is in microbatches through all of a rank's layers; None is no limit.
+    """
+
+    ranks: int
+    microbatches: int
+    times_of: TimesOf
+    chunks: int | None = None
+    memory_limit: float | None = None
+
+    def placements(self) -> list[tuple[int, ...]]:
+        """Return the placements to try; stages per rank alike in each."""
+        options = (1, 2) if self.chunks is None else (self.chunks,)
+        found = []
+        for chunks in options:
+            found.append(loop_placement(self.ranks, chunks))
+            if chunks > 1 and self.ranks > 1:
+                found.append(v_placement(self.ranks, chunks))
+        return found
+
+    def limits(self, chunks: int) -> tuple[int, ...]:
+        """Return the most stage activations per rank."""
+        most = chunks * self.microbatches
+        if self.memory_limit is not None:
+            most = min(most, int(self.memory_limit * chunks + 1e-9))
+        return (most,) * self.ranks
+
+    def bound(self) -> float:
+        """Return a cycle that no schedule can beat: the least work of the busiest rank."""
+        return min(self._work(placement) for placement in self.placements())
+
+    def _work(self, placement: tuple[int, ...]) -> float:
+        times = self.times_of(placement)
+        work = [0.0] * self.ranks
+        for stage, rank in enumerate(placement):
+            split = times.input_gradient[stage] + times.weight_gradient[stage]
+            work[rank] += self.microbatches * (times.forward[stage] + min(split, times.backward[stage]))
+        return max(work)
+
+
+def auto(problem: Problem, *, effort: int = EFFORT) -> Schedule:
+    """Return the best schedule found; deterministic. `effort` bounds the search by small changes.
+
+    Raises:
+        InfeasibleError: when the memory limit is below one microbatch.
+    """
+    if problem.memory_limit is not None and problem.memory_limit < 1 - 1e-9:
+        raise InfeasibleError(
+            f"a memory limit of {problem.memory_limit:.4g} microbatches: every rank must hold at least 1 from"
+            " forward to backward; raise --memory-limit"
+        )
+    bound = problem.bound() * (1 + 1e-9)
+    best = _best(problem, bound)
+    actions = sum(map(len, best.actions))
+    times = problem.times_of(best.placement)
+    for seed in range(4):
+        best = improve(
+            best,
+            times,
+            limits=problem.limits(best.chunks),
+            tries=min(4000, effort // (4 * actions)),
+            bound=bound,
+            seed=seed,
+        )
+    return replace(best, name="auto")
+
+
+def _best(problem: Problem, bound: float) -> Schedule:
+    """Return the best candidate; for large problems of those that are best with fewer microbatches."""
+    size = 3 * problem.ranks * problem.microbatches * (problem.chunks or 1)
+    if size <= _LARGE:
+        return _first(problem, _candidates(problem), bound)
+    fewer = min(problem.microbatches, 2 * problem.ranks + 2)
+    small = replace(problem, microbatches=fewer)
+    small_bound = small.bound() * (1 + 1e-9)
+    ranked = []
+    for index, candidate in enumerate(_candidates(small)):
+        schedule = candidate()
+        if schedule is not None and _fits(small, schedule):
+            score = score_of(simulate(schedule, small.times_of(schedule.placement)))
+            ranked.append((score, index))
+            if score[0] <= small_bound:
+                break
+    chosen = {index for _, index in sorted(ranked)[:_FINALISTS]}
+    finalists = [c for index, c in enumerate(_candidates(problem)) if index in chosen]
+    return _first(problem, iter(finalists), bound)
+
+
+def _first(problem: Problem, candidates: Iterator[Callable[[], Schedule | None]], bound: float) -> Schedule:
+    best, best_score = None, (float("inf"),) * 3
+    for candidate in candidates:
+        schedule = candidate()
+        if schedule is None or not _fits(problem, schedule):
+            continue
+        score = score_of(simulate(schedule, problem.times_of(schedule.placement)))
+        if score < best_score:
+            best, best_score = schedule, score
+        if score[0] <= bound:
+            break
+    assert best is not None  # naive holds one microbatch, which every limit allows
+    return best
+
+
+def _fits(problem: Problem, schedule: Schedule) -> bool:
+    limits = problem.limits(schedule.chunks)
+    return all(peak <= limit for peak, limit in zip(peak_stage_activations(schedule), limits, strict=True))
+
+
+def _candidates(problem: Problem) -> Iterator[Callable[[], Schedule | None]]:
+    """Yield functions that build one candidate each, the most promising first."""
+    for family in reversed([family for family in NAMED if family.flush]):
+        yield lambda name=family.name: _named(problem, name)  # type: ignore[misc]
+        if family.split:
+            yield lambda name=family.name: _refilled(problem, name)  # type: ignore[misc]
+    for placement in problem.placements():
+        for policy in _policies(problem):
+            yield lambda at=placement, by=policy: _generated(problem, at, by)  # type: ignore[misc]
+
+
+def _policies(problem: Problem) -> Iterator[Policy]:
+    for split, forward_first, deep_first in itertools.product((True, False), (False, True), (True, False)):
+        for patience in (0.0, 0.5, 1.0) if split else (0.0,):
+            yield Policy(split=split, forward_first=forward_first, deep_first=deep_first, patience=patience)
+    actions = 3 * problem.ranks * problem.microbatches
+    for seed in range(min(40, 40_000 // actions)):
+        yield Policy(noise=0.5 if seed % 2 else 0.15, seed=seed, patience=(0.0, 0.5)[seed % 4 // 2])
+
+
+def _generated(problem: Problem, placement: tuple[int, ...], policy: Policy) -> Schedule:
+    chunks = len(placement) // problem.ranks
+    return generate(
+        name="auto",
+        microbatches=problem.microbatches,
+        placement=placement,
+        times=problem.times_of(placement),
+        limits=problem.limits(chunks),
+        policy=policy,
+    )
+
+
+def _named(problem: Problem, name: str) -> Schedule | None:
+    try:
+        return build(name, ranks=problem.ranks, microbatches=problem.microbatches, chunks=problem.chunks)
+    except ScheduleError:
+        return None  # not with these chunks
+
+
+def _refilled(problem: Problem, name: str) -> Schedule | None:
+    """Return the family's order of forwards and input gradients, its W put where these durations leave gaps."""
+    schedule = _named(problem, name)
+    if schedule is None:
+        return None
+    orders = [
+        [
+            Action(Kind.I, *action[1:]) if action.kind == Kind.B else action
+            for action in row
+            if action.kind != Kind.W
+        ]
+        for row in schedule.actions
+    ]
+    return fill_weights(
+        orders,
+        name="auto",
+        microbatches=problem.microbatches,
+        placement=schedule.placement,
+        times=problem.times_of(schedule.placement),
+        limits=problem.limits(schedule.chunks),
+    )

@@ -1,0 +1,197 @@
+"""Generate a schedule for given durations and memory: each rank does the best it can, whenever it is free.
+
+    can start now?   B or I of the oldest microbatch of a stage, when its gradient has arrived
+                     F of the next microbatch of a stage, when its input has arrived and memory allows
+    otherwise        the oldest waiting W; or wait, if something better arrives soon (`patience`)
+
+The order among those is the policy. A forward is allowed while the rank keeps room for the oldest microbatch
+that has forwards left on it; so with room for one microbatch through all its stages no rank can block itself.
+"""
+
+from __future__ import annotations
+
+import heapq
+import random
+from collections import deque
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from planner.schedules.action import Action, Kind, Schedule
+from planner.schedules.times import StageTimes
+
+_F, _B, _I, _W = Kind.F, Kind.B, Kind.I, Kind.W
+_NEVER = float("inf")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Policy:
+    """What a rank prefers.
+
+    Attributes:
+        split: compute input and weight gradients apart (I, W) rather than together (B).
+        forward_first: prefer forwards to backwards when both could start.
+        deep_first: among forwards prefer the later stage; otherwise the earlier.
+        patience: wait for an arrival rather than start a W, when it comes within this share of the W.
+        noise: randomness of the preferences, from 0 (none) to 1, drawn from `seed`.
+    """
+
+    split: bool = True
+    forward_first: bool = False
+    deep_first: bool = True
+    patience: float = 0.0
+    noise: float = 0.0
+    seed: int = 0
+
+
+def generate(
+    *,
+    name: str,
+    microbatches: int,
+    placement: Sequence[int],
+    times: StageTimes,
+    limits: Sequence[int],
+    policy: Policy,
+) -> Schedule:
+    """Return the schedule that `policy` gives; no rank holds more than `limits[rank]` stage activations.
+
+    `limits[rank]` must be at least the number of the rank's stages.
+    """
+    generation = _Generation(microbatches, tuple(placement), times, limits, policy)
+    generation.run()
+    return Schedule(
+        name=name,
+        microbatches=microbatches,
+        placement=tuple(placement),
+        actions=tuple(map(tuple, generation.actions)),
+    )
+
+
+class _Generation:
+    """State of one pass over time."""
+
+    def __init__(
+        self,
+        microbatches: int,
+        placement: tuple[int, ...],
+        times: StageTimes,
+        limits: Sequence[int],
+        policy: Policy,
+    ) -> None:
+        ranks, stages = max(placement) + 1, len(placement)
+        self.microbatches, self.placement, self.times = microbatches, placement, times
+        self.limits, self.policy, self.last = limits, policy, stages - 1
+        self.random = random.Random(policy.seed)  # noqa: S311 (a search, not a secret)
+        self.backward = _I if policy.split else _B
+        self.held_stages = [tuple(s for s in range(stages) if placement[s] == rank) for rank in range(ranks)]
+        self.forwards = [0] * stages  # next microbatch of each stage
+        self.backwards = [0] * stages
+        # Arrival times of each stage's inputs and gradients, in the order of microbatches.
+        self.inputs: list[list[float]] = [[] for _ in range(stages)]
+        self.gradients: list[list[float]] = [[] for _ in range(stages)]
+        self.inputs[0] = [0.0] * microbatches
+        self.gradients[-1] = [0.0] * microbatches
+        self.held = [0] * ranks
+        self.weights: list[deque[Action]] = [deque() for _ in range(ranks)]
+        self.free = [0.0] * ranks
+        self.actions: list[list[Action]] = [[] for _ in range(ranks)]
+        self.events = [(0.0, rank) for rank in range(ranks)]
+        self.wake = [0.0] * ranks  # when each rank acts next; other events of it are stale
+
+    def run(self) -> None:
+        while self.events:
+            now, rank = heapq.heappop(self.events)
+            if now == self.wake[rank]:
+                self.wake[rank] = _NEVER
+                self._act(now, rank)
+
+    def _act(self, now: float, rank: int) -> None:
+        best, soonest = self._choose(now, rank)
+        if best is not None:
+            self._start(now, rank, best)
+            return
+        waiting = self.weights[rank]
+        if waiting:
+            seconds = self.times.of(_W, waiting[0].stage)
+            if soonest - now >= self.policy.patience * seconds or soonest == _NEVER:
+                self.actions[rank].append(waiting.popleft())
+                self.held[rank] -= 1
+                self._occupy(rank, now + seconds)
+                return
+        self._wake(rank, soonest)
+
+    def _choose(self, now: float, rank: int) -> tuple[Action | None, float]:
+        """Return the preferred F, B or I that can start now, and when the next one could that cannot yet."""
+        best, best_score, soonest = None, -_NEVER, _NEVER
+        policy, noise = self.policy, self.policy.noise
+        for stage in self.held_stages[rank]:
+            microbatch = self.backwards[stage]
+            if microbatch < self.forwards[stage] and microbatch < len(self.gradients[stage]):
+                arrival = self.gradients[stage][microbatch]
+                if arrival <= now:
+                    score = -stage / (self.last + 1) + (noise and noise * self.random.random() * 2)
+                    if score > best_score:
+                        best, best_score = Action(self.backward, stage, microbatch), score
+                else:
+                    soonest = min(soonest, arrival)
+            microbatch = self.forwards[stage]
+            if microbatch < len(self.inputs[stage]) and self._has_room(rank, stage):
+                arrival = self.inputs[stage][microbatch]
+                if arrival <= now:
+                    score = stage / (self.last + 1) * (1 if policy.deep_first else -1)
+                    score += (2.0 if policy.forward_first else -2.0) + (
+                        noise and noise * self.random.random() * 4
+                    )
+                    if score > best_score:
+                        best, best_score = Action(_F, stage, microbatch), score
+                else:
+                    soonest = min(soonest, arrival)
+        return best, soonest
+
+    def _has_room(self, rank: int, stage: int) -> bool:
+        """Whether F of `stage` leaves room for the forwards of the rank's oldest unfinished microbatch."""
+        room = self.limits[rank] - self.held[rank]
+        if room <= 0:
+            return False
+        stages = self.held_stages[rank]
+        if len(stages) == 1:
+            return True
+        oldest = min(self.forwards[s] for s in stages)
+        if self.forwards[stage] == oldest:
+            return True
+        return room - 1 >= sum(self.forwards[s] == oldest for s in stages)
+
+    def _start(self, now: float, rank: int, action: Action) -> None:
+        kind, stage, _ = action
+        self.actions[rank].append(action)
+        end = now + self.times.of(kind, stage)
+        if kind == _F:
+            self.forwards[stage] += 1
+            self.held[rank] += 1
+            self._deliver(rank, stage, stage + 1, self.inputs, end)
+        else:
+            self.backwards[stage] += 1
+            if kind == _I:
+                self.weights[rank].append(Action(_W, *action[1:]))
+            else:
+                self.held[rank] -= 1
+            self._deliver(rank, stage, stage - 1, self.gradients, end)
+        self._occupy(rank, end)
+
+    def _deliver(self, rank: int, stage: int, towards: int, arrivals: list[list[float]], end: float) -> None:
+        if not 0 <= towards <= self.last:
+            return
+        target = self.placement[towards]
+        if target != rank:
+            end += self.times.latency + self.times.wire[min(stage, towards)]
+            self._wake(target, max(end, self.free[target]))
+        arrivals[towards].append(end)
+
+    def _occupy(self, rank: int, until: float) -> None:
+        self.free[rank] = self.wake[rank] = until
+        heapq.heappush(self.events, (until, rank))
+
+    def _wake(self, rank: int, when: float) -> None:
+        """Let the rank act at `when`, unless it will earlier; it then looks again."""
+        if when < self.wake[rank]:
+            self.wake[rank] = when
+            heapq.heappush(self.events, (when, rank))
