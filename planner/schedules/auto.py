@@ -184,13 +184,13 @@ def _named(problem: Problem, name: str) -> Schedule | None:
 
 
 def _refilled(problem: Problem, name: str) -> Schedule | None:
-    """Return the family's order of forwards and input gradients, its W put where these durations leave gaps."""
+    """Return the family's order of F and I, with each W where these durations leave a gap."""
     schedule = _named(problem, name)
     if schedule is None:
         return None
     orders = [
         [
-            Action(Kind.I, *action[1:]) if action.kind == Kind.B else action
+            action._replace(kind=Kind.F if action.kind == Kind.F else Kind.I)
             for action in row
             if action.kind != Kind.W
         ]
