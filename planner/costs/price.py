@@ -252,8 +252,11 @@ def _time(
         backward = sum(stages.backward[s] + stages.recompute[s] for s in own)
         seconds = float(reduction_seconds(cluster, layout, software, parameters[rank], costs))
         if layout.overlap.dp:
-            late = seconds / blocks  # the first block's gradients are ready last
-            seconds = late + float(beside(backward * (1 - 1 / blocks), seconds - late))
+            # What is summed last: the first block's gradients; measured costs are of our own runtime, which
+            # sums a whole stage once its last backward has ended.
+            parts_of_rank = blocks if costs is None else layout.chunks
+            late = seconds / parts_of_rank
+            seconds = late + float(beside(backward * (1 - 1 / parts_of_rank), seconds - late))
         extra = 0.0
         if costs is None and layout.zero >= 2 and layout.dp > 1:
             phases = sharded_seconds(cluster, layout, software, parameters=parameters[rank], blocks=blocks)
@@ -289,7 +292,8 @@ def _time(
     }
     bubble = max(0.0, line.seconds - line.busy[slowest])
     parts["pp_comm"] = max(0.0, line.seconds - bubble - sum(parts.values()))
-    return TimeBreakdown(**parts, dp_comm=max(0.0, *exposed), optimizer=max(updates), bubble=bubble)
+    update = max(updates) + ((costs.step_overhead_seconds or 0.0) if costs is not None else 0.0)
+    return TimeBreakdown(**parts, dp_comm=max(0.0, *exposed), optimizer=update, bubble=bubble)
 
 
 def _recomputed_flops(model: ModelSpec, layout: Layout, layers: tuple[int, ...]) -> float:
