@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cache
 
 from planner.probe.identify import preset_for, short_name
 from planner.probe.order import link_count
@@ -54,7 +55,7 @@ def join_device(node: NodeTopology, *, preset: str | None = None) -> Joined:
                 remedy="choose equal ones with CUDA_VISIBLE_DEVICES",
             )
         )
-    shelf = [(name, device_preset(name).memory_bytes) for name in preset_names("devices")]
+    shelf = _shelf()
     name, origin = preset, "asked for"
     if name is None:
         name, origin = preset_for(device, shelf), node.origins.get("devices", "assumed")
@@ -74,6 +75,12 @@ def join_device(node: NodeTopology, *, preset: str | None = None) -> Joined:
     spec = _from_preset(device, name, driver=node.origins.get("devices", "driver"), told=origin)
     problems += _power_cap(device)
     return Joined(spec=spec, origin=origin, problems=tuple(problems))
+
+
+@cache
+def _shelf() -> list[tuple[str, int]]:
+    """Return the device presets and their memory; they are part of the package and do not change."""
+    return [(name, device_preset(name).memory_bytes) for name in preset_names("devices")]
 
 
 def _power_cap(device: NodeDevice) -> list[Problem]:

@@ -39,7 +39,9 @@ def merge_nodes(clusters: Mapping[str, ClusterSpec], *, switches: Sequence[Switc
         )
     notes += [f"{host} is odd: {'; '.join(found)}" for host, found in odd.items()]
     if odd:
-        notes.append(f"rates are those of the slowest node; leave odd ones out with --exclude={','.join(odd)}")
+        notes.append(
+            f"rates are those of the slowest node; leave odd ones out with --exclude={','.join(odd)}"
+        )
     node = model.topology.node if model.topology else None
     return model.model_copy(
         update={

@@ -131,7 +131,7 @@ def farther(first: str, second: str) -> str:
 
 def link_bytes_per_second(generation: int | None, width: int | None) -> float | None:
     """Return the bandwidth of a PCIe link in one direction."""
-    if not generation or not width or generation not in LANE_BYTES_PER_SECOND:
+    if generation not in LANE_BYTES_PER_SECOND or width is None or not 0 < width <= 64:
         return None
     return LANE_BYTES_PER_SECOND[generation] * width
 

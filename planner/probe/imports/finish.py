@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections import Counter
 
 from planner.probe.identify import short_name
-from planner.probe.node import mark_compute
+from planner.probe.node import Matrix, mark_compute
 from planner.probe.order import all_joined, is_cube_mesh, is_fast, islands, link_count, neighbour_order
+from planner.probe.pci import NEAR_TO_FAR
 from profiles.topology import NodeTopology, Problem
 
 MOST_LINKS = 18  # of one device, as of NVLink 5
@@ -29,13 +30,29 @@ def finish(node: NodeTopology) -> NodeTopology:
     A file that cannot show NVLink leaves a known board of eight with the links such boards have, marked as
     assumed.
     """
-    node = node.model_copy(update={"nics": mark_compute(node.nics, node.matrix, len(node.devices))})
+    matrix = symmetric(node.matrix)
+    notes = node.notes
+    if matrix != node.matrix:
+        notes = (*notes, "the two directions of some pairs differ in the file; the weaker one counts")
+    nics = mark_compute(node.nics, matrix, len(node.devices))
+    node = node.model_copy(update={"nics": nics, "matrix": matrix, "notes": notes})
     if node.links == "unknown":
         node = _assume_board(node)
     node = _count_links(node)
     return node.model_copy(
         update={"device_order": neighbour_order(node), "problems": (*node.problems, *bridge_problems(node))}
     )
+
+
+def symmetric(matrix: Matrix) -> Matrix:
+    """Return the matrix with the weaker of the two directions of every pair in both."""
+
+    def strength(cell: str) -> tuple[int, int]:
+        near = NEAR_TO_FAR.index(cell) if cell in NEAR_TO_FAR else len(NEAR_TO_FAR)
+        return link_count(cell), -near
+
+    size = range(len(matrix))
+    return tuple(tuple(min(matrix[a][b], matrix[b][a], key=strength) for b in size) for a in size)
 
 
 def identify_as(node: NodeTopology, device: str) -> NodeTopology:

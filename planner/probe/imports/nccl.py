@@ -57,7 +57,6 @@ def read_nccl(root: Element, *, name: str) -> NodeTopology:
         raise ConfigError(f"{name}: {len(gpus)} GPUs and {len(nics)} NICs are more than any node has")
     _number(gpus)
     self_loops = sum(_read_links(gpu) for gpu in gpus)
-    by_bus = {gpu.bus_id: gpu.index for gpu in gpus}
     seen = any(gpu.links for gpu in gpus)
     notes = []
     if self_loops:
@@ -70,7 +69,7 @@ def read_nccl(root: Element, *, name: str) -> NodeTopology:
 
     def relation(a: int, b: int) -> str:
         if a < len(gpus) and b < len(gpus):
-            links = _joined(both[a], both[b], by_bus)
+            links = _joined(both[a], both[b])
             if links:
                 return f"NV{links}"
         return distance(both[a].path, both[b].path, numa=(both[a].numa, both[b].numa), switch_levels=1)
@@ -121,8 +120,10 @@ def _slots(root: Element) -> tuple[list[_Slot], list[_Slot]]:
             if element.tag == "pci" and (kind.startswith(GPU_CLASSES) or _child(element, "gpu")):
                 gpus.append(slot)
             elif nets:
+                # A nic element adds a level of its own below its PCI function.
+                place = path[:-1] if element.tag == "nic" and len(path) > 2 else path
                 nics += [
-                    _Slot(element=net, path=path, numa=numa, cpus=cpus, bus_id=_bus_above(net))
+                    _Slot(element=net, path=place, numa=numa, cpus=cpus, bus_id=_bus_above(net))
                     for net in nets
                 ]
             elif kind.startswith(NIC_CLASS) and not any(element.descendants("net")):
@@ -179,9 +180,8 @@ def _read_links(slot: _Slot) -> bool:
     return loop
 
 
-def _joined(first: _Slot, second: _Slot, by_bus: dict[str | None, int]) -> int:
+def _joined(first: _Slot, second: _Slot) -> int:
     direct = max(first.links.get(second.bus_id or "", 0), second.links.get(first.bus_id or "", 0))
-    assert first.index == by_bus.get(first.bus_id, first.index) or first.bus_id is None
     return direct or min(first.links["switch"], second.links["switch"])
 
 

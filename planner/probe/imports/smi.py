@@ -12,7 +12,7 @@ from profiles.errors import ConfigError
 from profiles.topology import NicKind, NodeDevice, NodeNic, NodeTopology
 
 _ANSI = re.compile(r"\x1b\[[0-9;]*[A-Za-z]")
-_CELL = re.compile(r"X|NV\d{1,2}|C2C|PIX|PXB|PHB|NODE|SYS")
+_CELL = re.compile(r"X|NV[1-9]\d?|C2C|PIX|PXB|PHB|NODE|SYS")
 _OLD_NAMES = {"SOC": "SYS", "PSB": "PIX", "N/A": "?"}
 _END_OF_NAMES = frozenset({"CPU", "NUMA", "Affinity"})
 MAX_COLUMNS = 256

@@ -164,7 +164,7 @@ class Box:
     def plug(
         self, *, nic_of: dict[int, int], rate: str, layer: str = "InfiniBand", nic_vendor: str = "15b3"
     ) -> None:
-        """Lay out the PCI tree: every device behind a switch of its own, NICs behind the switch of a device."""
+        """Lay out the PCI tree: each device behind a switch of its own, NICs behind that of a device."""
         for i in range(self.devices):
             root, base = f"pci0000:{0x0F + 0x10 * i:02x}", 0x0F + 0x10 * i
             top = f"{root}/0000:{base:02x}:01.0/0000:{base:02x}:02.0"

@@ -94,8 +94,8 @@ def test_dgx1_cube_mesh(boxes):
 def test_nvl72_node_knows_its_domain(boxes):
     cluster, node = seen(boxes.nvl72())
     assert describe_node(node) == (
-        "4 × GB200, all-to-all NVLink through NVSwitch in a domain that reaches beyond the node, one 400 Gb/s NIC"
-        " per GPU: tp up to 4 inside a node, further inside the NVLink domain"
+        "4 × GB200, all-to-all NVLink through NVSwitch in a domain that reaches beyond the node,"
+        " one 400 Gb/s NIC per GPU: tp up to 4 inside a node, further inside the NVLink domain"
     )
     assert links_of(cluster)[0] == ("nvswitch", 4, 900e9, 1)
     assert {device.fabric for device in node.devices} == {"a1b2c3d4e5f60718293a4b5c6d7e8f90/32766"}
@@ -304,7 +304,7 @@ def test_cluster_yaml_reads_back_equal(boxes, name):
 
 
 def test_any_question_may_fail_alone(boxes):
-    """Answers are missing, are errors, or are nonsense, in any combination: the probe degrades, never raises."""
+    """Answers are missing, errors or nonsense, in any combination: the probe degrades, never raises."""
     box = boxes.pairs((0, 1), (2, 3))
     keys = sorted(box.profile())
 

@@ -1,0 +1,132 @@
+"""NCCL topology files: dumps with NVLink, and those that clouds ship without."""
+
+from __future__ import annotations
+
+import pytest
+
+from planner.probe.assemble import cluster_of
+from planner.probe.imports.finish import identify_as
+from planner.probe.imports.nccl import read_nccl
+from planner.probe.imports.xml import parse_xml
+from planner.probe.sentence import describe_node
+from profiles.errors import ConfigError
+
+
+def read(text):
+    return read_nccl(parse_xml(text, name="dump"), name="dump")
+
+
+def hgx(write, *, switched=True):
+    def board(i):
+        links = (
+            [(f"0000:{5 + s:02x}:00.0", n, "0x068000") for s, n in enumerate((5, 4, 4, 5))]
+            if switched
+            else ()
+        )
+        bus = 0x10 + 0x10 * i
+        inside = [write.gpu(f"0000:{bus:02x}:00.0", dev=i, links=links)]
+        inside.append(write.nic(f"0000:{bus + 1:02x}:00.0", f"mlx5_{i}"))
+        return write.switch(f"0000:{bus - 1:02x}:00.0", *inside)
+
+    return write.nccl(cpus=["".join(map(board, range(4))), "".join(map(board, range(4, 8)))])
+
+
+def test_hgx_h100_dump(write):
+    node = read(hgx(write))
+    assert describe_node(node) == (
+        "8 × H100, all-to-all NVLink through 4 NVSwitches, one 400 Gb/s NIC per GPU: tp up to 8 inside a node"
+    )
+    assert node.links == "seen"
+    assert node.relation(0, 8) == "PIX"
+    assert node.relation(0, 9) == "PHB"
+    assert node.relation(0, 12) == "SYS"
+    assert node.devices[0].cpus == "0-15"
+    cluster = cluster_of(node)
+    assert cluster.device.name == "h100-sxm5-80gb"
+    assert (cluster.links[0].bytes_per_second, cluster.links[-1].bytes_per_second) == (450e9, 50e9)
+
+
+def test_cloud_file_of_a_known_board_assumes_its_switches(write):
+    node = read(hgx(write, switched=False))
+    assert node.links == "assumed"
+    assert "through NVSwitch (assumed for this board)" in describe_node(node)
+    assert cluster_of(node).links[0].kind == "nvswitch"
+    assert any("NVLink is not in this file" in note for note in node.notes)
+
+
+def test_cloud_file_that_names_nothing_does_not_guess_links(write):
+    bare = "".join(
+        f'<pci busid="000{i}:00:00.0" class="0x030200" link_speed="16 GT/s" link_width="16"/>' for i in "1234"
+    )
+    node = read(write.nccl(cpus=[bare, bare.replace("000", "010")]))
+    assert node.links == "unknown"
+    assert "NVLink not in this file" in describe_node(node)
+    assert {problem.name for problem in cluster_of(node).topology.node.problems} == {"device-unknown"}
+    # With the user's word for the devices the board is known.
+    named = identify_as(node, "a100-sxm4-80gb")
+    assert named.links == "assumed"
+    assert cluster_of(named, device="a100-sxm4-80gb").links[0].bytes_per_second == 300e9
+
+
+def test_direct_links_and_links_to_the_processor(write):
+    buses = ["0000:01:00.0", "0000:02:00.0"]
+    gpus = [
+        write.gpu(
+            buses[i],
+            dev=i,
+            sm=60,
+            device="0x15f9",
+            links=[(buses[1 - i], 2, "0x030200"), ("fff", 2, "0x060400")],
+        )
+        for i in range(2)
+    ]
+    node = read(write.nccl(cpus=["".join(gpus)]))
+    assert node.relation(0, 1) == "NV2"
+    assert [device.host_links for device in node.devices] == [2, 2]
+    assert node.devices[0].link_bytes_per_second == 20e9
+    assert not node.switched
+
+
+def test_links_to_itself_are_a_placeholder(write):
+    gpus = [
+        write.gpu(f"000{i}:00:00.0", dev=i, device="0x20b5", links=[(f"000{i}:00:00.0", 12, "0x030200")])
+        for i in (0, 1)
+    ]
+    node = read(write.nccl(cpus=gpus))
+    assert node.links == "unknown"
+    assert any("placeholder" in note for note in node.notes)
+    assert node.relation(0, 1) == "SYS"
+
+
+def test_devices_are_numbered_by_bus_without_gpu_elements(write):
+    """The file's order is that of NUMA nodes; the driver's is that of bus ids."""
+    late, early = (
+        '<pci busid="0009:00:00.0" class="0x030200"/>',
+        '<pci busid="0001:00:00.0" class="0x030200"/>',
+    )
+    node = read(write.nccl(cpus=[late, early]))
+    assert [device.bus_id for device in node.devices] == ["0001:00:00.0", "0009:00:00.0"]
+    assert [device.numa_node for device in node.devices] == [1, 0]
+
+
+def test_nested_switches_are_farther(write):
+    inner = write.switch("0000:02:00.0", write.gpu("0000:03:00.0", dev=0))
+    outer = write.switch("0000:01:00.0", inner, write.nic("0000:04:00.0", "mlx5_0"))
+    node = read(write.nccl(cpus=[outer]))
+    assert node.relation(0, 1) == "PXB"
+
+
+def test_nic_without_pci_element(write):
+    node = read(
+        write.nccl(
+            cpus=[write.gpu("0000:01:00.0", dev=0) + '<nic><net name="eth0" speed="100000" gdr="0"/></nic>']
+        )
+    )
+    assert [(n.name, n.kind, n.bytes_per_second, n.gpu_direct) for n in node.nics] == [
+        ("eth0", "ethernet", 12.5e9, False)
+    ]
+
+
+def test_no_gpu_is_refused(write):
+    with pytest.raises(ConfigError, match="no GPU"):
+        read(write.nccl(cpus=[write.nic("0000:01:00.0", "mlx5_0")]))

@@ -1,0 +1,52 @@
+"""Tables of `rocm-smi --showtopo`."""
+
+from __future__ import annotations
+
+import pytest
+
+from planner.probe.assemble import cluster_of
+from planner.probe.imports.rocm import looks_like_rocm, read_rocm
+from planner.probe.sentence import describe_node
+from profiles.errors import ConfigError
+
+
+def test_all_to_all_xgmi(write):
+    text = write.rocm([["XGMI"] * 8] * 8, numa=[0] * 4 + [1] * 4)
+    assert looks_like_rocm(text)
+    node = read_rocm(text, name="dump")
+    assert describe_node(node).startswith("8 × GPU, all-to-all xGMI, no NIC seen: tp up to 8 inside a node")
+    assert node.numa_nodes == 2
+    assert {device.vendor for device in node.devices} == {"amd"}
+    link = cluster_of(node, device="mi300x").links
+    assert [(c.kind, c.span, c.bytes_per_second) for c in link[:3]] == [
+        ("xgmi", 2, 64e9),
+        ("xgmi", 4, 3 * 64e9),
+        ("xgmi", 8, 7 * 64e9),
+    ]
+
+
+def test_pcie_only_by_numa(write):
+    node = read_rocm(write.rocm([["PCIE"] * 4] * 4, numa=[0, 0, 1, 1], hops="3"), name="dump")
+    assert node.relation(0, 1) == "NODE"
+    assert node.relation(0, 2) == "SYS"
+    assert "PCIe only" in describe_node(node)
+
+
+def test_table_of_numa_nodes_may_be_missing(write):
+    text = write.rocm([["XGMI"] * 2] * 2).split("= Numa Nodes =")[0]
+    node = read_rocm(text, name="dump")
+    assert node.numa_nodes is None
+    assert any("NUMA" in note for note in node.notes)
+
+
+def test_rows_that_are_cut_off_are_taken_from_their_mirror_image(write):
+    text = write.rocm([["XGMI"] * 4] * 4)
+    start = text.index("Link Type")
+    node = read_rocm(text[: text.index("GPU3   XGMI", start) + 30], name="dump")
+    assert all(node.relation(3, i) == "XGMI" for i in range(3))
+
+
+def test_without_link_types_it_is_refused(write):
+    text = write.rocm([["XGMI"] * 2] * 2)
+    with pytest.raises(ConfigError, match="Link Type"):
+        read_rocm(text[: text.index("Link Type")], name="dump")
