@@ -121,6 +121,8 @@ def parse_switches(text: str) -> tuple[SwitchSpec, ...]:
 def expand_hosts(text: str) -> tuple[str, ...]:
     """Return the hosts of a list as SLURM writes it: `n[1-3,7],login` is n1, n2, n3, n7, login."""
     found: list[str] = []
+    if text.count("[") != text.count("]"):
+        return ()
     for part in re.findall(r"[^,\[\]]+(?:\[[^\]]*\][^,\[\]]*)*", text):
         hosts = [""]
         for literal, ranges in re.findall(r"([^\[\]]+)|\[([^\]]*)\]", part):

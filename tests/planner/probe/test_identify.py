@@ -1,0 +1,79 @@
+"""From the names that drivers give to presets."""
+
+from __future__ import annotations
+
+import pytest
+
+from planner.probe.identify import name_of_pci_id, preset_for, short_name
+from profiles.presets import device_preset, preset_names
+from profiles.topology import NodeDevice
+
+
+@pytest.fixture(scope="module")
+def shelf():
+    return [(name, device_preset(name).memory_bytes) for name in preset_names("devices")]
+
+
+@pytest.mark.parametrize(
+    ("name", "memory", "preset"),
+    [
+        ("NVIDIA H100 80GB HBM3", 85520809984, "h100-sxm5-80gb"),
+        ("NVIDIA H100 PCIe", 85520809984, "h100-pcie-80gb"),
+        ("NVIDIA H100 NVL", 100485038080, None),
+        ("NVIDIA H200", 150754820096, "h200-sxm-141gb"),
+        ("NVIDIA A100-SXM4-80GB", 85899345920, "a100-sxm4-80gb"),
+        ("NVIDIA A100-SXM4-40GB", 42949672960, "a100-sxm4-40gb"),
+        ("A100-SXM-80GB", 85899345920, "a100-sxm4-80gb"),
+        ("NVIDIA A100 80GB PCIe", 85899345920, "a100-pcie-80gb"),
+        ("NVIDIA A100-PCIE-40GB", 42949672960, None),
+        ("Tesla V100-SXM2-16GB", 16945512448, "v100-sxm2-16gb"),
+        ("Tesla V100-SXM2-32GB", 34359738368, "v100-sxm2-32gb"),
+        ("NVIDIA B200", 192265846784, "b200"),
+        ("NVIDIA GB200", 198674743296, "gb200"),
+        ("NVIDIA L40S", 48305799168, "l40s"),
+        ("NVIDIA GeForce RTX 4090", 25757220864, "rtx4090"),
+        ("AMD Instinct MI300X OAM", 206141652992, "mi300x"),
+        ("NVIDIA GeForce RTX 3090", 25438126080, None),
+        ("NVIDIA Something Else", 85899345920, None),
+        ("", None, None),
+        (None, None, None),
+    ],
+)
+def test_names_of_drivers(shelf, name, memory, preset):
+    assert preset_for(NodeDevice(index=0, name=name, memory_bytes=memory), shelf) == preset
+
+
+def test_memory_in_the_name_stands_in(shelf):
+    """A file that names the product but not its memory."""
+    assert preset_for(NodeDevice(index=0, name="Tesla V100-SXM2-32GB"), shelf) == "v100-sxm2-32gb"
+
+
+def test_slice_belongs_to_the_preset_of_the_whole(shelf):
+    device = NodeDevice(
+        index=0, name="NVIDIA A100-SXM4-80GB MIG 1g.10gb", memory_bytes=10 << 30, slice="1g.10gb"
+    )
+    assert preset_for(device, shelf) == "a100-sxm4-80gb"
+
+
+@pytest.mark.parametrize(
+    ("name", "short"),
+    [
+        ("NVIDIA H100 80GB HBM3", "H100"),
+        ("Tesla V100-SXM2-16GB", "V100"),
+        ("NVIDIA GeForce RTX 4090", "RTX 4090"),
+        ("NVIDIA RTX A6000", "RTX A6000"),
+        ("AMD Instinct MI300X", "MI300X"),
+        ("NVIDIA GB200", "GB200"),
+        ("NVIDIA A100-SXM4-80GB MIG 2g.20gb", "A100"),
+        ("Quadro", "Quadro"),
+        (None, "GPU"),
+    ],
+)
+def test_short_names(name, short):
+    assert short_name(name) == short
+
+
+def test_pci_ids():
+    assert name_of_pci_id("10DE:2330") == "NVIDIA H100 80GB HBM3"
+    assert name_of_pci_id("10de:ffff") is None
+    assert name_of_pci_id(None) is None
