@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -21,6 +22,31 @@ if TYPE_CHECKING:
     from profiles.cluster import ClusterSpec
     from profiles.costs import CostTable
     from profiles.model import ModelSpec
+
+
+@dataclass(frozen=True, kw_only=True)
+class Column:
+    """A column of the ranked table; one whose every value is `plain` is left out."""
+
+    name: str
+    plain: str | None = None
+    number: bool = False
+    no_wrap: bool = True
+
+
+COLUMNS = (
+    Column(name=""),
+    Column(name="tp·pp·dp"),
+    Column(name="micro"),
+    Column(name="schedule"),
+    Column(name="recompute", plain="none"),
+    Column(name="options", plain="–"),
+    Column(name="step", number=True),
+    Column(name="tokens/s", number=True),
+    Column(name="MFU", number=True),
+    Column(name="memory", number=True),
+    Column(name="limited by", no_wrap=False),
+)
 
 
 def plan(
@@ -112,13 +138,14 @@ def show(
         f"{model.name} ({format_count(model.parameters)} parameters) on {devices} × {cluster.device.name},"
         f" global batch {result.best.layout.global_batch}"
     )
-    for name in ("", "tp·pp·dp", "micro", "schedule", "recompute", "options"):
-        rows.add_column(name, no_wrap=True)
-    for name in ("step", "tokens/s", "MFU", "memory"):
-        rows.add_column(name, justify="right", no_wrap=True)
-    rows.add_column("limited by")
-    for ranked in result.plans:
-        rows.add_row(*_cells(ranked, cluster, devices), style="bold" if ranked.rank == 1 else None)
+    cells = [_cells(ranked, cluster, devices) for ranked in result.plans]
+    for column in COLUMNS:
+        values = {row[column.name] for row in cells}
+        if column.plain is None or values != {column.plain}:
+            rows.add_column(column.name, justify="right" if column.number else "left", no_wrap=column.no_wrap)
+    for ranked, row in zip(result.plans, cells, strict=True):
+        shown = [row[str(column.header)] for column in rows.columns]
+        rows.add_row(*shown, style="bold" if ranked.rank == 1 else None)
     console.print(rows)
     if len(result.plans) > 1:
         console.print(f"▶ chosen. {compare(result.best.estimate, result.plans[1].estimate)}")
@@ -131,7 +158,7 @@ def show(
         console.print(f"note: {note}")
 
 
-def _cells(ranked: RankedPlan, cluster: ClusterSpec, devices: int) -> list[str]:
+def _cells(ranked: RankedPlan, cluster: ClusterSpec, devices: int) -> dict[str, str]:
     layout, estimate = ranked.layout, ranked.estimate
     options = []
     if layout.sequence_parallel:
@@ -143,19 +170,20 @@ def _cells(ranked: RankedPlan, cluster: ClusterSpec, devices: int) -> list[str]:
     if layout.world_size < devices:
         options.append(f"{devices - layout.world_size} idle")
     share = estimate.memory.peak_bytes / cluster.device.memory_bytes
-    return [
-        ("▶ " if ranked.rank == 1 else "  ") + str(ranked.rank),
-        f"{layout.tp}·{layout.pp}·{layout.dp}",
-        str(layout.microbatch),
-        layout.schedule + (f" ×{layout.chunks}" if layout.chunks > 1 else ""),
-        layout.recompute if isinstance(layout.recompute, str) else "per stage",
-        " ".join(options) or "–",
-        format_seconds(estimate.step_seconds),
-        format_count(estimate.tokens_per_second),
-        "–" if estimate.mfu is None else f"{estimate.mfu:.1%}",
-        f"{format_bytes(estimate.memory.peak_bytes)} {share:.0%}",
-        ranked.limited_by,
-    ]
+    step, memory = estimate.step_seconds, estimate.memory.peak_bytes
+    return {
+        "": ("▶ " if ranked.rank == 1 else "  ") + str(ranked.rank),
+        "tp·pp·dp": f"{layout.tp}·{layout.pp}·{layout.dp}",
+        "micro": str(layout.microbatch),
+        "schedule": layout.schedule + (f" ×{layout.chunks}" if layout.chunks > 1 else ""),
+        "recompute": layout.recompute if isinstance(layout.recompute, str) else "per stage",
+        "options": " ".join(options) or "–",
+        "step": format_seconds(step),
+        "tokens/s": format_count(estimate.tokens_per_second),
+        "MFU": "–" if estimate.mfu is None else f"{estimate.mfu:.1%}",
+        "memory": f"{format_bytes(memory)} {share:.0%}",
+        "limited by": ranked.limited_by,
+    }
 
 
 def _with_seq_len(model: ModelSpec, seq_len: int) -> ModelSpec:
