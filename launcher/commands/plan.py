@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
@@ -31,7 +31,7 @@ class Column:
     name: str
     plain: str | None = None
     number: bool = False
-    no_wrap: bool = True
+    min_width: int | None = None
 
 
 COLUMNS = (
@@ -42,10 +42,9 @@ COLUMNS = (
     Column(name="recompute", plain="none"),
     Column(name="options", plain="–"),
     Column(name="step", number=True),
-    Column(name="tokens/s", number=True),
     Column(name="MFU", number=True),
     Column(name="memory", number=True),
-    Column(name="limited by", no_wrap=False),
+    Column(name="limited by", min_width=24),
 )
 
 
@@ -142,13 +141,15 @@ def show(
     for column in COLUMNS:
         values = {row[column.name] for row in cells}
         if column.plain is None or values != {column.plain}:
-            rows.add_column(column.name, justify="right" if column.number else "left", no_wrap=column.no_wrap)
+            justify: Literal["left", "right"] = "right" if column.number else "left"
+            rows.add_column(column.name, justify=justify, no_wrap=True, min_width=column.min_width)
     for ranked, row in zip(result.plans, cells, strict=True):
         shown = [row[str(column.header)] for column in rows.columns]
         rows.add_row(*shown, style="bold" if ranked.rank == 1 else None)
     console.print(rows)
-    if len(result.plans) > 1:
-        console.print(f"▶ chosen. {compare(result.best.estimate, result.plans[1].estimate)}")
+    best = result.best.estimate
+    why = f" {compare(best, result.plans[1].estimate)}" if len(result.plans) > 1 else ""
+    console.print(f"▶ chosen: {format_count(best.tokens_per_second)} tokens/s.{why}")
     refused = ", ".join(f"{count:,} {reason}" for reason, count in sorted(result.infeasible.items()))
     console.print(
         f"{result.searched:,} layouts in {format_seconds(result.seconds)}"
@@ -170,7 +171,6 @@ def _cells(ranked: RankedPlan, cluster: ClusterSpec, devices: int) -> dict[str, 
     if layout.world_size < devices:
         options.append(f"{devices - layout.world_size} idle")
     share = estimate.memory.peak_bytes / cluster.device.memory_bytes
-    step, memory = estimate.step_seconds, estimate.memory.peak_bytes
     return {
         "": ("▶ " if ranked.rank == 1 else "  ") + str(ranked.rank),
         "tp·pp·dp": f"{layout.tp}·{layout.pp}·{layout.dp}",
@@ -178,10 +178,9 @@ def _cells(ranked: RankedPlan, cluster: ClusterSpec, devices: int) -> dict[str, 
         "schedule": layout.schedule + (f" ×{layout.chunks}" if layout.chunks > 1 else ""),
         "recompute": layout.recompute if isinstance(layout.recompute, str) else "per stage",
         "options": " ".join(options) or "–",
-        "step": format_seconds(step),
-        "tokens/s": format_count(estimate.tokens_per_second),
+        "step": format_seconds(estimate.step_seconds),
         "MFU": "–" if estimate.mfu is None else f"{estimate.mfu:.1%}",
-        "memory": f"{format_bytes(memory)} {share:.0%}",
+        "memory": f"{format_bytes(estimate.memory.peak_bytes)} {share:.0%}",
         "limited by": ranked.limited_by,
     }
 
