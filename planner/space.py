@@ -3,17 +3,17 @@
     skeleton  (tp, pp, dp, microbatch)     every tp that divides heads and widths, every pp up to the layers,
                                            every dp and microbatch that honour the global batch exactly;
                                            tp · pp · dp may leave devices idle
-    variant   (schedule, chunks, recompute, sequence_parallel, zero, rank_order)
+    choice    (sequence_parallel, rank_order, recompute)      decides the time of a layer
+    variant   (schedule, chunks, zero)                        decides how the layers' times add up
 
-Columns of a `Space` are numpy arrays of one length, a row is one complete layout. Skeletons are expanded
-on demand, so a space of a hundred million layouts is counted and bounded without being stored.
+Columns are numpy arrays of one length. Nothing below a skeleton is stored until it is asked for, so a space
+of a hundred million layouts is counted and bounded in little memory.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import dataclass, fields, replace
-from itertools import product
+from dataclasses import dataclass, fields
+from functools import cached_property
 
 import numpy as np
 from numpy.typing import NDArray
@@ -52,24 +52,35 @@ class Skeletons:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Columns:
-    """Complete layouts as columns; `skeleton` is the row's number in the skeletons it came from."""
+class Choices:
+    """Skeletons with the options that decide the time of a layer; `skeleton` numbers the skeletons."""
 
     skeleton: Column
+    sequence_parallel: Column
+    rank_order: Column
+    recompute: Column
+
+    def __len__(self) -> int:
+        """Count the choices."""
+        return len(self.skeleton)
+
+    def take(self, index: Column) -> Choices:
+        """Return the rows at `index`."""
+        return Choices(**{f.name: getattr(self, f.name)[index] for f in fields(self)})
+
+
+@dataclass(frozen=True, kw_only=True)
+class Variants:
+    """Complete layouts as columns; `choice` numbers the rows of the choices they came from."""
+
+    choice: Column
     schedule: Column
     chunks: Column
-    recompute: Column
-    sequence_parallel: Column
     zero: Column
-    rank_order: Column
 
     def __len__(self) -> int:
         """Count the layouts."""
-        return len(self.skeleton)
-
-    def take(self, index: NDArray[np.int64] | NDArray[np.bool_]) -> Columns:
-        """Return the rows at `index`."""
-        return replace(self, **{f.name: getattr(self, f.name)[index] for f in fields(self)})
+        return len(self.choice)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -89,64 +100,105 @@ class Space:
     rank_orders: tuple[RankOrder, ...]
     skeletons: Skeletons
 
-    def expand(self, index: Column) -> Iterator[Columns]:
-        """Yield all layouts of the skeletons at `index`, one batch of rows per (pp, kind of skeleton)."""
-        chosen = self.skeletons.take(index)
-        orders = self._orders(chosen)
-        kinds = np.stack([chosen.pp, chosen.tp > 1, chosen.dp > 1, orders], axis=1)
-        values, group = np.unique(kinds, axis=0, return_inverse=True)
-        for number, (pp, tensor, data, order_bits) in enumerate(values.tolist()):
-            rows = index[np.flatnonzero(group.ravel() == number)]
-            table = self._variants(pp, bool(tensor), bool(data), order_bits)
-            if len(table):
-                cells = np.tile(table, (len(rows), 1))
-                yield Columns(
-                    skeleton=np.repeat(rows, len(table)),
-                    **{name: cells[:, i] for i, name in enumerate(_VARIANT)},
-                )
+    def choices(self, rows: Column) -> Choices:
+        """Return all choices of the skeletons numbered `rows`."""
+        tp, pp = self.skeletons.tp[rows], self.skeletons.pp[rows]
+        distinct = self._distinct_orders(rows)
+        parts = []
+        for parallel in self._parallels:
+            for order in range(len(self.rank_orders)):
+                keep = distinct[:, order] & (tp > 1) if parallel else distinct[:, order]
+                for recompute in self.recomputes:
+                    found = np.flatnonzero(keep & (pp > 1) if recompute == MIXED else keep)
+                    parts.append((found, parallel, order, recompute))
+        sizes = [len(found) for found, *_ in parts]
+        table = np.array([part[1:] for part in parts], dtype=np.int64).reshape(len(parts), 3)
+        cells = np.repeat(table, sizes, axis=0)
+        return Choices(
+            skeleton=rows[np.concatenate([found for found, *_ in parts])] if parts else rows[:0],
+            sequence_parallel=cells[:, 0],
+            rank_order=cells[:, 1],
+            recompute=cells[:, 2],
+        )
+
+    def variants(self, choices: Choices) -> Variants:
+        """Return all complete layouts of `choices`."""
+        code = self._code(choices.skeleton)
+        starts, lengths, flat = self._flat_tables
+        sizes = lengths[code]
+        owner = np.repeat(np.arange(len(choices)), sizes)
+        offset = np.arange(len(owner)) - np.repeat(np.cumsum(sizes) - sizes, sizes)
+        cells = flat[starts[code[owner]] + offset]
+        return Variants(choice=owner, schedule=cells[:, 0], chunks=cells[:, 1], zero=cells[:, 2])
 
     def count(self) -> int:
         """Return how many complete layouts the space has."""
-        orders = self._orders(self.skeletons)
-        kinds = np.stack([self.skeletons.pp, self.skeletons.tp > 1, self.skeletons.dp > 1, orders], axis=1)
-        values, counts = np.unique(kinds, axis=0, return_counts=True)
-        sizes = [len(self._variants(pp, bool(t), bool(d), o)) for pp, t, d, o in values.tolist()]
-        return int(np.dot(sizes, counts)) if sizes else 0
+        s = self.skeletons
+        orders = self._distinct_orders(np.arange(len(s))).sum(axis=1)
+        parallel = np.where(s.tp > 1, len(self._parallels), 0 in self._parallels)
+        recomputes = len(self.recomputes) - (MIXED in self.recomputes) * (s.pp == 1)
+        return int((orders * parallel * recomputes * self.sizes(np.arange(len(s)))).sum())
 
-    def layout(self, columns: Columns, row: int) -> Layout:
+    def sizes(self, rows: Column) -> Column:
+        """Return how many variants each choice of the skeletons numbered `rows` has."""
+        return self._flat_tables[1][self._code(rows)]
+
+    def layout(self, choices: Choices, variants: Variants, row: int) -> Layout:
         """Return one row as a layout; a mixed recompute is left at `none` for the partition to fill in."""
-        s = int(columns.skeleton[row])
-        recompute = int(columns.recompute[row])
+        choice = int(variants.choice[row])
+        skeleton = int(choices.skeleton[choice])
+        recompute = int(choices.recompute[choice])
         return Layout(
-            tp=int(self.skeletons.tp[s]),
-            pp=int(self.skeletons.pp[s]),
-            dp=int(self.skeletons.dp[s]),
-            microbatch=int(self.skeletons.microbatch[s]),
+            tp=int(self.skeletons.tp[skeleton]),
+            pp=int(self.skeletons.pp[skeleton]),
+            dp=int(self.skeletons.dp[skeleton]),
+            microbatch=int(self.skeletons.microbatch[skeleton]),
             global_batch=self.global_batch,
-            schedule=self.schedules[int(columns.schedule[row])],
-            chunks=int(columns.chunks[row]),
+            schedule=self.schedules[int(variants.schedule[row])],
+            chunks=int(variants.chunks[row]),
             recompute=RECOMPUTES[recompute] if recompute < MIXED else "none",
-            sequence_parallel=bool(columns.sequence_parallel[row]),
-            zero=int(columns.zero[row]),  # type: ignore[arg-type]  # one of the target's zeros
+            sequence_parallel=bool(choices.sequence_parallel[choice]),
+            zero=int(variants.zero[row]),  # type: ignore[arg-type]  # one of the target's zeros
             precision=self.precision,
-            rank_order=self.rank_orders[int(columns.rank_order[row])],
+            rank_order=self.rank_orders[int(choices.rank_order[choice])],
         )
 
-    def _variants(self, pp: int, tensor: bool, data: bool, order_bits: int) -> Column:
-        """Options of a skeleton as rows in the order of `_VARIANT`."""
-        orders = [i for i in range(len(self.rank_orders)) if order_bits >> i & 1]
-        recomputes = [r for r in self.recomputes if r < MIXED or pp > 1]
-        parallel = self._sequence_parallel(tensor)
-        zeros = self.zeros if data else tuple(z for z in self.zeros if z in {0, self.pins.get("zero")})
-        rows = list(product(self._schedules(pp), recomputes, parallel, zeros, orders))
-        flat = [(*schedule, r, sp, z, o) for schedule, r, sp, z, o in rows]
-        return np.array(flat, dtype=np.int64).reshape(len(flat), len(_VARIANT))
-
-    def _sequence_parallel(self, tensor: bool) -> list[int]:
+    @property
+    def _parallels(self) -> tuple[int, ...]:
+        """Values of sequence_parallel where tp > 1; without tensor parallelism there is only 0."""
         pinned = self.pins.get("sequence_parallel")
         if pinned is not None:
-            return [int(pinned)] if tensor or not pinned else []
-        return [0, 1] if tensor and self.target.sequence_parallel else [0]
+            return (int(pinned),)
+        return (0, 1) if self.target.sequence_parallel else (0,)
+
+    def _code(self, rows: Column) -> Column:
+        """Number of the table in `_tables` that a skeleton's variants come from."""
+        return self.skeletons.pp[rows] * 2 + (self.skeletons.dp[rows] > 1)
+
+    @cached_property
+    def _tables(self) -> dict[int, list[tuple[int, int, int]]]:
+        """(schedule, chunks, zero) by 2 · pp + (dp > 1)."""
+        alone = tuple(z for z in self.zeros if z in {0, self.pins.get("zero")})
+        return {
+            2 * pp + data: [
+                (*schedule, zero)
+                for schedule in self._schedules(pp)
+                for zero in (self.zeros if data else alone)
+            ]
+            for pp in np.unique(self.skeletons.pp).tolist()
+            for data in (0, 1)
+        }
+
+    @cached_property
+    def _flat_tables(self) -> tuple[Column, Column, Column]:
+        """Where each table begins, how long it is, and all tables one after the other."""
+        starts = np.zeros(max(self._tables, default=0) + 2, dtype=np.int64)
+        lengths = np.zeros_like(starts)
+        rows: list[tuple[int, int, int]] = []
+        for key, table in self._tables.items():
+            starts[key], lengths[key] = len(rows), len(table)
+            rows += table
+        return starts, lengths, np.array(rows, dtype=np.int64).reshape(len(rows), 3)
 
     def _schedules(self, pp: int) -> list[tuple[int, int]]:
         """(schedule, chunks) of `pp` ranks. One rank needs no pipeline schedule: the first serves."""
@@ -161,21 +213,18 @@ class Space:
             ]
         return found if pp > 1 else found[:1]
 
-    def _orders(self, skeletons: Skeletons) -> Column:
-        """Bits of the rank orders that differ in which neighbours share a link; see `neighbours`."""
-        triples = np.stack([skeletons.tp, skeletons.pp, skeletons.dp], axis=1)
-        unique, inverse = np.unique(triples, axis=0, return_inverse=True)
-        bits = np.zeros(len(unique), dtype=np.int64)
-        keys = [neighbours(self.cluster, order, unique) for order in self.rank_orders]
+    def _distinct_orders(self, rows: Column) -> NDArray[np.bool_]:
+        """[rows, orders]: whether an order differs from all before it in which neighbours share a link."""
+        s = self.skeletons.take(rows)
+        triples = np.stack([s.tp, s.pp, s.dp], axis=1)
+        code = (s.tp * (s.pp.max(initial=0) + 1) + s.pp) * (s.dp.max(initial=0) + 1) + s.dp
+        _, first, inverse = np.unique(code, return_index=True, return_inverse=True)
+        keys = [neighbours(self.cluster, order, triples[first]) for order in self.rank_orders]
+        new = np.ones((len(first), len(keys)), dtype=bool)
         for i, key in enumerate(keys):
-            new = np.ones(len(unique), dtype=bool)
             for other in keys[:i]:
-                new &= (key != other).any(axis=1)
-            bits |= new.astype(np.int64) << i
-        return np.asarray(bits[inverse.ravel()], dtype=np.int64)
-
-
-_VARIANT = ("schedule", "chunks", "recompute", "sequence_parallel", "zero", "rank_order")
+                new[:, i] &= (key != other).any(axis=1)
+        return np.asarray(new[inverse.ravel()])
 
 
 def neighbours(cluster: ClusterSpec, order: RankOrder, degrees: Column) -> Column:
@@ -302,8 +351,7 @@ def _check_pins(model: ModelSpec, devices: int, global_batch: int, target: Targe
     if global_batch % (dp * microbatch):
         field = "dp" if global_batch % dp else "microbatch"
         raise FieldError(
-            (field,),
-            f"dp · microbatch = {dp} · {microbatch} does not divide the global batch {global_batch}",
+            (field,), f"dp · microbatch = {dp} · {microbatch} does not divide the global batch {global_batch}"
         )
     schedule = pins.get("schedule")
     if schedule is not None:

@@ -1,0 +1,112 @@
+"""A candidate of the search → a complete layout: how many layers and what recomputation each stage gets."""
+
+from __future__ import annotations
+
+import heapq
+from collections.abc import Sequence
+from dataclasses import replace
+
+import numpy as np
+
+from planner.columns import choice_columns, layer_times
+from planner.costs import stage_layers
+from planner.frontier import Candidate
+from planner.layout import Layout, Recompute
+from planner.mixed import ends_of, mode_times, most_layers
+from planner.partition import balance, spread
+from planner.rank_bounds import Pricing
+from planner.schedules.action import loop_placement, v_placement
+from planner.schedules.families import find_family
+from planner.space import RECOMPUTES, Space
+
+
+def assemble(space: Space, pricing: Pricing, candidate: Candidate) -> Layout | None:
+    """Return the candidate's layout with balanced layers, or None when its layers fit no split."""
+    layout = space.layout(candidate.choices, candidate.variants, candidate.row)
+    placement = placement_of(layout)
+    if candidate.mixed:
+        return _mixed(space, pricing, candidate, layout, placement)
+    if layout.pp == 1:
+        return layout
+    index = np.array([candidate.choice])
+    times = layer_times(space, candidate.choices.take(index), pricing.software, pricing.costs)
+    first, last, _ = ends_of(layout.schedule, np.array([layout.pp]))
+    extra = first[0] * times.first.both[0] + last[0] * times.last.both[0]
+    counts = even_split(space.model.layers, float(times.block.both[0]), extra.tolist())
+    return _with_layers(space, layout, spread(counts, placement))
+
+
+def placement_of(layout: Layout) -> tuple[int, ...]:
+    """Return which rank holds which stage."""
+    family = find_family(layout.schedule)
+    build = v_placement if family.placement == "v" else loop_placement
+    return build(layout.pp, layout.chunks)
+
+
+def even_split(layers: int, block: float, extra: Sequence[float]) -> tuple[int, ...]:
+    """Return the layers of ranks that take `extra[r]` + n · `block` seconds: least slowest, then most even.
+
+    Among ranks alike the later ones take the remainder, since they hold fewer microbatches.
+    """
+    ranks = len(extra)
+    candidates = sorted({more + n * block for more in set(extra) for n in range(layers + 1)})
+
+    def room(slowest: float) -> list[int]:
+        return [
+            int((slowest - more) / block * (1 + 1e-12) + 1e-9) if slowest >= more else -1 for more in extra
+        ]
+
+    low, high = 0, len(candidates) - 1
+    while low < high:
+        middle = (low + high) // 2
+        most = room(candidates[middle])
+        enough = min(most) >= 0 and sum(most) >= layers
+        low, high = (low, middle) if enough else (middle + 1, high)
+    most = room(candidates[low])
+    base = layers // ranks
+    counts = [min(most[rank], base) for rank in range(ranks)]
+    order = [(counts[rank], (ranks - 2 - rank) % ranks, rank) for rank in range(ranks)]
+    heapq.heapify(order)
+    for _ in range(layers - sum(counts)):
+        count, place, rank = heapq.heappop(order)
+        while count >= most[rank]:
+            count, place, rank = heapq.heappop(order)
+        counts[rank] = count + 1
+        heapq.heappush(order, (count + 1, place, rank))
+    return tuple(counts)
+
+
+def _mixed(
+    space: Space, pricing: Pricing, candidate: Candidate, layout: Layout, placement: tuple[int, ...]
+) -> Layout | None:
+    choices = candidate.choices.take(np.array([candidate.choice]))
+    columns = replace(choice_columns(space, choices), zero=np.array([layout.zero]))
+    most = most_layers(
+        pricing,
+        columns,
+        name=layout.schedule,
+        chunks=np.array([layout.chunks]),
+        microbatches=np.array([layout.microbatches]),
+    )[:, 0]
+    times = mode_times(space, pricing, choices)
+    first, last, _ = ends_of(layout.schedule, columns.pp)
+    extra = first[0] * times[0].first.both[0] + last[0] * times[0].last.both[0]
+    layers = np.arange(space.model.layers + 1)
+    seconds = np.stack([extra[:, None] + layers * t.block.both[0] for t in times])
+    seconds = np.where(layers <= most[:, :, None], seconds, np.inf)
+    counts = balance(seconds.min(axis=0), space.model.layers)
+    if counts is None:
+        return None
+    best = seconds.argmin(axis=0)
+    modes: list[Recompute] = [RECOMPUTES[best[rank, count]] for rank, count in enumerate(counts)]
+    per_stage = tuple(modes[rank] for rank in placement)
+    chosen: Recompute | tuple[Recompute, ...] = per_stage if len(set(modes)) > 1 else modes[0]
+    layout = layout.model_copy(update={"recompute": chosen})
+    return _with_layers(space, layout, spread(counts, placement))
+
+
+def _with_layers(space: Space, layout: Layout, layers: tuple[int, ...]) -> Layout:
+    """Write the layers out only where they are not the usual even split."""
+    if layers == stage_layers(space.model, layout):
+        return layout
+    return layout.model_copy(update={"layers_per_stage": layers})

@@ -1,0 +1,197 @@
+"""Lower bounds of step time and memory, in closed form and for many layouts at once.
+
+Every bound is at most what `planner.costs.price` returns for the layout with the layers that
+`planner.search` gives its stages, so a search in the order of the bounds finds the true optimum.
+
+For rank r with T_r seconds of work a microbatch, of which F_r forward, Σ over the other ranks:
+
+    any order       m·T_r + what lies before r's first action (F of earlier stages) and after its last
+    gpipe           m·T_r + Σ T_j       r waits for the last forward's round trip before its first backward
+    1f1b            m·T_r + Σ_{j<r} T_j + 2·Σ_{j>r} T_j − w·T_r      with w = p − 1 − r forwards of warm-up:
+                    r waits once between warm-up and its first backward, once after its last forward
+    split backward  weight gradients may fill every wait but the one before the first input gradient
+
+The slowest rank cannot be faster than `slowest`, the least over all contiguous splits of the layers.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, fields
+
+import numpy as np
+
+from planner.columns import LayerTimes, Seconds
+from planner.schedules.families import find_family
+from planner.space import Column
+
+
+@dataclass(frozen=True, kw_only=True)
+class Loads:
+    """Work and layers of the ranks under the best split, per choice.
+
+    `slowest` is the least possible time of the slowest rank for one microbatch, `total` that of all ranks
+    together; `first_layers` and `last_layers` are the fewest layers that the balanced split gives the first
+    and the last rank, `base` those of any other rank, `most` the most of any rank.
+    """
+
+    slowest: Seconds
+    total: Seconds
+    base: Column
+    most: Column
+    first_layers: Column
+    last_layers: Column
+
+    def take(self, index: Column) -> Loads:
+        """Return the rows at `index`."""
+        return Loads(**{f.name: getattr(self, f.name)[index] for f in fields(self)})
+
+
+def loads(layers: int, pp: Column, times: LayerTimes) -> Loads:
+    """Return the loads of the time-balanced split of `layers` blocks over `pp` ranks."""
+    block, first, last = times.block.both, times.first.both, times.last.both
+    total = layers * block + first + last
+    slowest = _slowest(layers, pp, total, parts=(block, first, last))
+    base = layers // pp
+    most = _fits(slowest, block, 0.0)
+    return Loads(
+        slowest=slowest,
+        total=total,
+        base=base,
+        most=np.where(pp == 1, layers, most),
+        first_layers=np.minimum(base, _fits(slowest, block, first)),
+        last_layers=np.minimum(base, _fits(slowest, block, last)),
+    )
+
+
+def _fits(seconds: Seconds, block: Seconds, extra: Seconds | float) -> Column:
+    """How many blocks fit into `seconds` beside `extra`."""
+    return np.asarray(np.floor((seconds - extra) / block * (1 + 1e-12) + 1e-9), dtype=np.int64)
+
+
+def _slowest(layers: int, pp: Column, total: Seconds, *, parts: tuple[Seconds, Seconds, Seconds]) -> Seconds:
+    """Return the least T such that ranks no slower than T hold all layers.
+
+    T is one of a·block, first + b·block, last + c·block; candidates are tried upwards from the average.
+    """
+    block, first, last = parts
+    slowest = np.maximum(total / pp, np.maximum(first, last))
+    slowest = _candidate(slowest, block, first, last)
+    result = np.where(pp == 1, total, slowest)
+    open_rows = np.flatnonzero(pp > 1)
+    while len(open_rows):
+        t, b, f, e = result[open_rows], block[open_rows], first[open_rows], last[open_rows]
+        held = (pp[open_rows] - 2) * _fits(t, b, 0.0) + _fits(t, b, f) + _fits(t, b, e)
+        short = held < layers
+        open_rows = open_rows[short]
+        step = result[open_rows] * (1 + 1e-9)
+        result[open_rows] = _candidate(step, block[open_rows], first[open_rows], last[open_rows])
+    return np.asarray(result)
+
+
+def _candidate(at_least: Seconds, block: Seconds, first: Seconds, last: Seconds) -> Seconds:
+    """Return the smallest time of a whole number of blocks, with or without an end, from `at_least` on."""
+    found = [
+        extra + np.maximum(0.0, np.ceil((at_least - extra) / block - 1e-9)) * block
+        for extra in (0.0, first, last)
+    ]
+    return np.asarray(np.minimum.reduce(found))
+
+
+def pipeline_bound(
+    name: str, *, pp: Column, chunks: Column, microbatches: Column, times: LayerTimes, load: Loads
+) -> Seconds:
+    """Return the least seconds from the first forward to the last backward (or weight gradient)."""
+    family = find_family(name)
+    m, p, slowest = microbatches, pp, load.slowest
+    any_order = np.where(p > 1, m * slowest, m * load.total)
+    hops = (p - 1) * times.hop
+    if name == "naive":
+        return np.asarray(m * (load.total + 2 * hops))
+    if family.placement != "loop":
+        # Both ends lie on the first rank, so only the average bounds the slowest one.
+        turn = np.maximum(0, p - 2) * (load.base // chunks) * times.block.forward + times.first.forward + hops
+        return np.where(
+            p > 1, np.maximum(m * load.total / p, m * load.base * times.block.both + turn), any_order
+        )
+    last = load.last_layers * times.block.both + times.last.both
+    if family.split:
+        bound = m * last + _forwards_before(p, times, load) + hops
+        if name in WARMUP_FACTORS:
+            bound = np.maximum(bound, _first_rank_bound(name, p, m, times, load) + 2 * hops)
+            bound = np.maximum(bound, _last_gradient_bound(name, p, m, times, load) + 2 * hops)
+        return np.where(p > 1, np.maximum(any_order, bound), any_order)
+    before = ((p - 2) * (load.base // chunks) + load.first_layers // chunks) * times.block.both
+    bound = m * last + before + times.first.both + 2 * hops
+    if name in {"1f1b", "gpipe"}:
+        waits = load.total if name == "gpipe" else np.maximum(slowest, 2 * load.total - p * slowest)
+        bound = np.maximum(bound, (m - 1) * slowest + waits + 2 * hops)
+    return np.where(p > 1, np.maximum(any_order, bound), any_order)
+
+
+WARMUP_FACTORS = {"zb-h1": 1, "zb-h2": 2}
+
+
+def _forwards_before(p: Column, times: LayerTimes, load: Loads) -> Seconds:
+    """Forwards of one microbatch through all ranks but the last."""
+    return ((p - 2) * load.base + load.first_layers) * times.block.forward + times.first.forward
+
+
+def _first_rank_bound(name: str, p: Column, m: Column, times: LayerTimes, load: Loads) -> Seconds:
+    """ZB-H1 and ZB-H2: the first rank waits for its first input gradient with only forwards to do.
+
+    Hops are left to the caller.
+    """
+    block, first, last = times.block, times.first, times.last
+    gradient = block.backward - np.minimum(block.weight_gradient, block.backward)
+    last_gradient = np.maximum(0.0, last.backward - times.last_alone.weight_gradient)
+    layers = (p - 2) * load.base + load.last_layers
+    trip = layers * (block.forward + gradient) + last.forward + last_gradient
+    slowest_forward = load.most * block.forward + times.first_alone.forward
+    done = np.minimum(WARMUP_FACTORS[name] * (p - 1), m - 1) * slowest_forward
+    return m * (load.first_layers * block.both + first.both) + trip - done
+
+
+def _last_gradient_bound(name: str, p: Column, m: Column, times: LayerTimes, load: Loads) -> Seconds:
+    """ZB-H1 and ZB-H2: the last microbatch's input gradient travels from the last rank to the first.
+
+    Before it the last rank has done all forwards and input gradients, and the weight gradients that its list
+    does not delay. Hops are left to the caller.
+    """
+    block, last = times.block, times.last
+    gradient = block.backward - np.minimum(block.weight_gradient, block.backward)
+    last_gradient = np.maximum(0.0, last.backward - times.last_alone.weight_gradient)
+    undelayed = np.maximum(0, m - 1 - WARMUP_FACTORS[name] * (p - 1))
+    turn = m * (load.last_layers * (block.forward + gradient) + last.forward + last_gradient)
+    turn = turn + undelayed * (load.last_layers * block.weight_gradient + last.weight_gradient)
+    back = ((p - 2) * load.base + load.first_layers) * gradient
+    return np.asarray(_forwards_before(p, times, load) + turn + back)
+
+
+def depth(name: str, *, rank: Column, pp: Column, chunks: Column, microbatches: Column) -> Seconds:
+    """Return the microbatches that `rank` holds at its peak, in units of all its layers; at most the truth.
+
+    Of a family that is not known here: one stage.
+    """
+    m, p = microbatches, pp
+    if name in {"gpipe", "looped-bfs"}:
+        held = m * 1.0
+    elif name == "naive":
+        held = np.ones(np.shape(m))
+    elif name == "1f1b":
+        held = np.minimum(m, p - rank) * 1.0
+    elif name in WARMUP_FACTORS:
+        held = np.minimum(m, WARMUP_FACTORS[name] * (p - 1) + 1) * 1.0
+    elif name == "interleaved-1f1b":
+        group = -(-m // np.maximum(1, m // p))
+        warmup = 2 * (p - 1 - rank) + (chunks - 1) * group
+        held = np.minimum(m * chunks, warmup + 1) / chunks
+    elif name in V_DEPTHS:
+        slope, offset = V_DEPTHS[name]
+        held = np.minimum((m + 1) / 2, slope * p + offset)
+    else:
+        held = 1.0 / chunks
+    return np.asarray(np.where(p > 1, held, 1.0))
+
+
+# Peak of a V-shaped family: slope · p + offset microbatches, half of that while the first ones climb the V.
+V_DEPTHS = {"zb-v": (1.0, 0.0), "dualpipe-v": (1.0, 0.5), "v-half": (0.5, 0.5), "v-min": (1 / 3, 0.5)}

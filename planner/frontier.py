@@ -1,0 +1,299 @@
+"""All layouts of a space in ascending order of their expected time, expanded only as far as they are wanted.
+
+    skeletons ── bounded at once, with the options that make them fastest
+        └─ choices ── bounded when their skeleton's turn comes
+             └─ variants ── bounded when their choice's turn comes, handed out in order
+
+A batch of each level waits in one heap under the least expectation it still holds. What is expected of a
+layout is never less than its lower bound, nor than the bounds of the choice and the skeleton it comes from:
+the order over all is exact, and `least_bound` bounds everything not handed out yet.
+"""
+
+from __future__ import annotations
+
+import heapq
+import itertools
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass, field, replace
+
+import numpy as np
+from numpy.typing import NDArray
+
+from planner.bounds import Loads, depth, loads, pipeline_bound
+from planner.columns import LayerTimes, Seconds, choice_columns, layer_times
+from planner.expect import pipeline_expectation
+from planner.mixed import mixed_bounds
+from planner.rank_bounds import Pricing, after_pipeline, fits, memory_bound
+from planner.schedules.families import find_family
+from planner.space import MIXED, RECOMPUTES, Choices, Column, Space, Variants
+
+SKELETONS_AT_ONCE = 1024
+CHOICES_AT_ONCE = 512
+MIXED_AT_ONCE = 256
+
+# The recomputation that keeps least, in the order of RECOMPUTES and MIXED.
+LEANEST = np.array([*RECOMPUTES, "full"])
+
+
+@dataclass(frozen=True, kw_only=True)
+class Candidate:
+    """One complete layout: row `row` of `variants`, of row `choice` of `choices`."""
+
+    expected_seconds: float
+    choices: Choices
+    variants: Variants
+    row: int
+
+    @property
+    def choice(self) -> int:
+        """The row of its choice."""
+        return int(self.variants.choice[self.row])
+
+    @property
+    def mixed(self) -> bool:
+        """Whether recomputation is chosen per stage."""
+        return int(self.choices.recompute[self.choice]) == MIXED
+
+
+@dataclass
+class _Batch:
+    """Rows of one level in ascending order of `expected`, handed out from `position` on.
+
+    `bounds[i]` is the least bound of all rows from i on.
+    """
+
+    expected: Seconds
+    bounds: Seconds
+    rows: Column
+    position: int = 0
+
+    @property
+    def least(self) -> float:
+        return float(self.expected[self.position])
+
+    @property
+    def bound(self) -> float:
+        return float(self.bounds[self.position])
+
+    def next(self, count: int) -> Column:
+        taken = self.rows[self.position : self.position + count]
+        self.position += count
+        return taken
+
+
+@dataclass
+class _ChoiceBatch(_Batch):
+    choices: Choices = field(kw_only=True)
+    times: LayerTimes = field(kw_only=True)
+    load: Loads = field(kw_only=True)
+
+
+@dataclass
+class _VariantBatch(_Batch):
+    choices: Choices = field(kw_only=True)
+    variants: Variants = field(kw_only=True)
+
+
+@dataclass
+class _MixedBatch(_VariantBatch):
+    """Variants bounded as if nothing were recomputed, to be bounded again by what fits."""
+
+    times: LayerTimes = field(kw_only=True)
+
+
+class Frontier:
+    """The candidates of a space in ascending order of what is expected of them.
+
+    `infeasible` counts, by reason, the layouts refused so far; `bounded` those bounded one by one.
+    """
+
+    def __init__(self, space: Space, pricing: Pricing) -> None:
+        self.space = space
+        self.pricing = pricing
+        self.infeasible: Counter[str] = Counter()
+        self.bounded = 0
+        self._order = itertools.count()
+        self._heap: list[tuple[float, int, _Batch]] = []
+
+    @property
+    def least_bound(self) -> float:
+        """Seconds that no layout still to come can beat; infinite when none is left."""
+        return min((batch.bound for _, _, batch in self._heap), default=float("inf"))
+
+    def __iter__(self) -> Iterator[Candidate]:
+        """Yield every layout that may fit, the least expected time first."""
+        self._push(self._skeletons())
+        while self._heap:
+            batch = heapq.heappop(self._heap)[2]
+            if isinstance(batch, _MixedBatch):
+                self._push(self._mixed(batch, batch.next(MIXED_AT_ONCE)))
+            elif isinstance(batch, _VariantBatch):
+                expected, row = batch.least, int(batch.next(1)[0])
+                self._push(batch)
+                yield Candidate(
+                    expected_seconds=expected, choices=batch.choices, variants=batch.variants, row=row
+                )
+                continue
+            elif isinstance(batch, _ChoiceBatch):
+                for part in self._variants(batch, batch.next(CHOICES_AT_ONCE)):
+                    self._push(part)
+            else:
+                self._push(self._choices(batch.next(SKELETONS_AT_ONCE)))
+            self._push(batch)
+
+    def bound_of(self, candidate: Candidate) -> float:
+        """Return the lower bound of one candidate's step, in seconds."""
+        one = np.array([candidate.row])
+        variants = _take_variants(candidate.variants, one)
+        choices = candidate.choices.take(variants.choice)
+        times = layer_times(self.space, choices, self.pricing.software, self.pricing.costs)
+        load = loads(self.space.model.layers, self.space.skeletons.pp[choices.skeleton], times)
+        variants = replace(variants, choice=np.array([0]))
+        bounds, _, _ = variant_bounds(self.space, self.pricing, choices, variants, times=times, load=load)
+        return float(bounds[0])
+
+    def _push(self, batch: _Batch) -> None:
+        if batch.position < len(batch.rows):
+            heapq.heappush(self._heap, (batch.least, next(self._order), batch))
+
+    def _skeletons(self) -> _Batch:
+        """Bound every skeleton by its fastest choice: nothing recomputed, nothing sent but over tp."""
+        rows = np.arange(len(self.space.skeletons))
+        bounds = np.full(len(rows), np.inf)
+        for parallel in (0, 1):
+            zeros = np.zeros_like(rows)
+            choices = Choices(
+                skeleton=rows, sequence_parallel=zeros + parallel, rank_order=zeros, recompute=zeros
+            )
+            fastest = replace(self.space, rank_orders=("tp-dp-pp",))
+            times = layer_times(fastest, choices, self.pricing.software, self.pricing.costs)
+            skeletons = self.space.skeletons
+            load = loads(self.space.model.layers, skeletons.pp, times)
+            bound = load.total / skeletons.pp * skeletons.microbatches
+            bounds = np.minimum(bounds, np.where(times.known, bound, np.inf))
+        unknown = ~np.isfinite(bounds)
+        if unknown.any():
+            self.infeasible["not measured"] += self._layouts(rows[unknown])
+        return _Batch(*_sorted(bounds, bounds, rows))
+
+    def _layouts(self, rows: Column) -> int:
+        choices = self.space.choices(rows)
+        return int(self.space.sizes(choices.skeleton).sum())
+
+    def _choices(self, rows: Column) -> _ChoiceBatch:
+        choices = self.space.choices(np.sort(rows))
+        times = layer_times(self.space, choices, self.pricing.software, self.pricing.costs)
+        load = loads(self.space.model.layers, self.space.skeletons.pp[choices.skeleton], times)
+        skeletons = self.space.skeletons.take(choices.skeleton)
+        bounds = load.total / skeletons.pp * skeletons.microbatches
+        columns = choice_columns(self.space, choices)
+        leanest = replace(columns, zero=np.full_like(columns.tp, max(self.space.zeros, default=0)))
+        least = np.zeros(len(choices)) + 1.0 / self.space.model.layers
+        peak = memory_bound(self.pricing, leanest, (least, least), LEANEST[choices.recompute], load)
+        possible = fits(self.pricing, peak) & times.known
+        sizes = self.space.sizes(choices.skeleton)
+        self.infeasible["memory"] += int(sizes[~possible & times.known].sum())
+        self.infeasible["not measured"] += int(sizes[~times.known].sum())
+        kept = np.flatnonzero(possible)
+        return _ChoiceBatch(
+            *_sorted(bounds[kept], bounds[kept], kept), choices=choices, times=times, load=load
+        )
+
+    def _variants(self, parent: _ChoiceBatch, rows: Column) -> tuple[_VariantBatch, _MixedBatch]:
+        choices, times = parent.choices.take(rows), parent.times.take(rows)
+        variants = self.space.variants(choices)
+        bounds, expected, possible = variant_bounds(
+            self.space, self.pricing, choices, variants, times=times, load=parent.load.take(rows)
+        )
+        self.bounded += len(variants)
+        self.infeasible["memory"] += int(np.count_nonzero(~possible))
+        mixed = choices.recompute[variants.choice] == MIXED
+        plain, rest = (np.flatnonzero(possible & kind) for kind in (~mixed, mixed))
+        return (
+            _VariantBatch(
+                *_sorted(expected[plain], bounds[plain], plain), choices=choices, variants=variants
+            ),
+            _MixedBatch(
+                *_sorted(expected[rest], bounds[rest], rest), choices=choices, variants=variants, times=times
+            ),
+        )
+
+    def _mixed(self, parent: _MixedBatch, rows: Column) -> _VariantBatch:
+        start = parent.position - MIXED_AT_ONCE
+        before = parent.expected[start : start + len(rows)]
+        bounds, useful = mixed_bounds(
+            self.space, self.pricing, parent.choices, _take_variants(parent.variants, rows)
+        )
+        self.infeasible["memory"] += int(np.count_nonzero(np.isinf(bounds)))
+        kept = np.flatnonzero(useful & np.isfinite(bounds))
+        expected = np.maximum(before, bounds)[kept]
+        return _VariantBatch(
+            *_sorted(expected, bounds[kept], rows[kept]), choices=parent.choices, variants=parent.variants
+        )
+
+
+def variant_bounds(
+    space: Space,
+    pricing: Pricing,
+    choices: Choices,
+    variants: Variants,
+    *,
+    times: LayerTimes,
+    load: Loads,
+) -> tuple[Seconds, Seconds, NDArray[np.bool_]]:
+    """Return the least step seconds of `variants`, what is expected, and whether each may fit its device."""
+    bounds = np.empty(len(variants))
+    expected = np.empty(len(variants))
+    possible = np.empty(len(variants), dtype=bool)
+    columns = choice_columns(space, choices)
+    for number, name in enumerate(space.schedules):
+        own = np.flatnonzero(variants.schedule == number)
+        rows, chunks = variants.choice[own], variants.chunks[own]
+        picked = replace(columns.take(rows), zero=variants.zero[own])
+        m = space.skeletons.microbatches[choices.skeleton[rows]]
+        own_times, own_load = times.take(rows), load.take(rows)
+        family = find_family(name)
+        whole = family.placement == "loop" and not family.split
+        if family.placement != "loop":
+            nothing = np.zeros_like(m)
+            own_load = replace(own_load, first_layers=nothing, last_layers=nothing)
+        line = pipeline_bound(
+            name, pp=picked.pp, chunks=chunks, microbatches=m, times=own_times, load=own_load
+        )
+        after = after_pipeline(pricing, picked, own_times, own_load, first_ends_last=whole)
+        likely = pipeline_expectation(
+            name,
+            pp=picked.pp,
+            chunks=chunks,
+            microbatches=m,
+            layers=space.model.layers,
+            times=own_times,
+            load=own_load,
+        )
+        bounds[own] = line + after
+        expected[own] = np.maximum(line, likely) + after
+        depths = (
+            depth(name, rank=np.zeros_like(m), pp=picked.pp, chunks=chunks, microbatches=m),
+            depth(name, rank=picked.pp - 1, pp=picked.pp, chunks=chunks, microbatches=m),
+        )
+        peak = memory_bound(pricing, picked, depths, LEANEST[choices.recompute[rows]], own_load)
+        possible[own] = fits(pricing, peak)
+    return bounds, expected, possible
+
+
+def _take_variants(variants: Variants, rows: Column) -> Variants:
+    return Variants(
+        choice=variants.choice[rows],
+        schedule=variants.schedule[rows],
+        chunks=variants.chunks[rows],
+        zero=variants.zero[rows],
+    )
+
+
+def _sorted(expected: Seconds, bounds: Seconds, rows: Column) -> tuple[Seconds, Seconds, Column]:
+    """Order rows by expectation; the second array becomes the least bound from each place on."""
+    finite = np.flatnonzero(np.isfinite(expected))
+    order = finite[np.argsort(expected[finite], kind="stable")]
+    least = np.minimum.accumulate(bounds[order][::-1])[::-1]
+    return np.asarray(expected[order]), np.asarray(least), rows[order]

@@ -1,0 +1,153 @@
+"""What one rank pays after the pipeline and holds at its peak, in the layers it has; for columns of layouts.
+
+The formulas are those of `planner.costs`; only the sums over a rank's stages are written here, so that a rank
+can be priced before its layers are known.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from planner.bounds import Loads
+from planner.columns import LayerTimes, LayoutColumns, Seconds
+from planner.costs import memory
+from planner.costs.compute import ELEMENT_BYTES, Slice, optimizer_seconds
+from planner.costs.flops import Number
+from planner.costs.rates import reduction_seconds
+from planner.costs.software import Software
+from profiles.cluster import ClusterSpec
+from profiles.costs import CostTable
+from profiles.model import ModelSpec
+
+
+@dataclass(frozen=True, kw_only=True)
+class Pricing:
+    """What layouts are priced with."""
+
+    model: ModelSpec
+    cluster: ClusterSpec
+    software: Software
+    costs: CostTable | None = None
+
+    @property
+    def context_bytes(self) -> float:
+        """Memory of a process before the first tensor."""
+        if self.costs is not None and self.costs.process_bytes:
+            return float(self.costs.process_bytes)
+        return float(self.cluster.device.context_bytes)
+
+
+def held_parameters(model: ModelSpec, tp: Number, layers: Number, *, first: Number, last: Number) -> Number:
+    """Parameters of a rank with `layers` blocks and, where `first` or `last`, an end of the model."""
+    whole = 2 * model.norm_parameters + (2 * model.hidden if model.linear_bias else 0)
+    table = model.vocab * model.hidden / tp
+    positions = model.embedding_parameters - model.vocab * model.hidden
+    shared = np.logical_and(first, last) & model.tied_embeddings
+    return (
+        layers * ((model.block_parameters - whole) / tp + whole)
+        + first * (table + positions)
+        + last * (model.norm_parameters + np.where(shared, 0.0, table))
+    )
+
+
+def rank_bytes(
+    pricing: Pricing,
+    columns: LayoutColumns,
+    *,
+    layers: Number,
+    depth: Number,
+    recompute: Number,
+    first: Number,
+    last: Number,
+) -> Number:
+    """Bytes of a rank with `layers` blocks and `depth` microbatches in flight."""
+    model, software = pricing.model, pricing.software
+    part = Slice(
+        microbatch=columns.microbatch,
+        tp=columns.tp,
+        sequence_parallel=columns.sequence_parallel,
+        precision=columns.precision,
+    )
+    count = held_parameters(model, columns.tp, layers, first=first, last=last)
+    state = (
+        memory.weight_bytes(count, columns.precision, columns.dp, columns.zero)
+        + memory.gradient_bytes(count, software, columns.precision, columns.dp, columns.zero)
+        + memory.optimizer_bytes(count, columns.precision, columns.dp, columns.zero)
+    )
+    block = memory.block_activation_bytes(model, software, part, recompute)
+    kept = depth * (layers * block + first * memory.embedding_activation_bytes(model, software, part))
+    kept = kept + last * memory.head_activation_bytes(model, part)
+    # For a moment: one block's recomputed activations, or the logits; and buckets of gradients.
+    again = np.where(
+        np.asarray(recompute) == "none", 0.0, memory.block_activation_bytes(model, software, part)
+    )
+    moment = np.maximum(np.minimum(layers, 1) * again, last * memory.head_workspace_bytes(model, part))
+    buckets = np.where(columns.dp > 1, memory.BUCKET_BYTES, 0.0)
+    return state + kept + moment + buckets + pricing.context_bytes
+
+
+def memory_bound(
+    pricing: Pricing, columns: LayoutColumns, depths: tuple[Seconds, Seconds], recompute: Number, load: Loads
+) -> Seconds:
+    """Return the least bytes of the fullest rank; `depths` are those of the first and the last rank.
+
+    The fullest is at least the first, the last, and the one that has the average of the layers rounded up.
+    """
+    alone = (columns.pp == 1) * 1.0
+    average = -(-pricing.model.layers // columns.pp)
+    ranks = (
+        (load.first_layers, depths[0], 1.0, alone),
+        (load.last_layers, depths[1], alone, 1.0),
+        (average, np.minimum(*depths), 0.0, 0.0),
+    )
+    return np.asarray(
+        np.maximum.reduce(
+            [
+                rank_bytes(
+                    pricing, columns, layers=layers, depth=depth, recompute=recompute, first=first, last=last
+                )
+                for layers, depth, first, last in ranks
+            ]
+        )
+    )
+
+
+def after_pipeline(
+    pricing: Pricing, columns: LayoutColumns, times: LayerTimes, load: Loads, *, first_ends_last: bool
+) -> Seconds:
+    """Return the least seconds of exposed gradient reduction and of the optimizer.
+
+    The rank that finishes last hides its reduction behind at most its own last backward. With a whole
+    backward that rank is the first; otherwise it may be any.
+    """
+    model, device = pricing.model, pricing.cluster.device
+    fewest = load.first_layers if first_ends_last else np.minimum(load.first_layers, load.last_layers)
+    ends = 1.0 if first_ends_last else 0.0
+    held = held_parameters(model, columns.tp, fewest, first=ends, last=0.0)
+    exposed = np.zeros(len(columns.tp))
+    if pricing.costs is None:
+        reduced = reduction_seconds(pricing.cluster, columns, pricing.software, held, None)
+        most = np.maximum(1, load.most)
+        hiding = load.most * times.block.hiding + times.first_alone.hiding
+        hiding = hiding + np.where(columns.pp == 1, 1.0, 1.0 - ends) * times.last_alone.hiding
+        exposed = np.maximum(reduced / most, reduced - hiding * (1 - 1 / most))
+    shard = np.where(columns.zero > 0, columns.dp, 1)
+    largest = np.maximum(
+        held_parameters(model, columns.tp, load.first_layers, first=1.0, last=0.0),
+        held_parameters(model, columns.tp, -(-model.layers // columns.pp), first=0.0, last=0.0),
+    )
+    costs = pricing.costs
+    if costs is not None and costs.optimizer_seconds_per_parameter is not None:
+        update = costs.optimizer_seconds_per_parameter * largest / shard
+    else:
+        gradient = memory.gradient_element_bytes(pricing.software, columns.precision)
+        update = optimizer_seconds(device, largest / shard, gradient, ELEMENT_BYTES[columns.precision])
+    return np.asarray(np.maximum(0.0, exposed) + update)
+
+
+def fits(pricing: Pricing, peak_bytes: Seconds) -> NDArray[np.bool_]:
+    """Whether a rank with these bytes runs on the cluster's device."""
+    return np.asarray(memory.fits(pricing.cluster.device, peak_bytes))

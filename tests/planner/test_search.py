@@ -1,0 +1,154 @@
+"""The search, against pricing every layout of the space."""
+
+import dataclasses
+
+import numpy as np
+import pytest
+
+from planner.assemble import assemble
+from planner.costs import MODERN, price
+from planner.frontier import Candidate, Frontier
+from planner.pins import Pins
+from planner.rank_bounds import Pricing
+from planner.search import search
+from planner.space import Space, build_space
+from planner.targets import ANY, MEGATRON, find_target
+from profiles.cluster import ClusterSpec
+from profiles.errors import FieldError, InfeasibleError
+from profiles.model import ModelSpec
+from profiles.presets import cluster_preset, model_preset
+
+
+def every_candidate(space: Space) -> list[Candidate]:
+    choices = space.choices(np.arange(len(space.skeletons)))
+    variants = space.variants(choices)
+    return [
+        Candidate(expected_seconds=0.0, choices=choices, variants=variants, row=row)
+        for row in range(len(variants))
+    ]
+
+
+@pytest.mark.parametrize(
+    ("pins", "memory_gib"),
+    [
+        ({"schedule": "1f1b", "zero": 0}, 80.0),
+        ({"schedule": "1f1b", "dp": 1}, 3.6),
+        ({"pp": 3, "microbatch": 2}, 80.0),
+        ({"tp": 1, "dp": 1, "microbatch": 1}, 3.6),
+        ({"zero": 1, "pp": 2, "microbatch": 1, "dp": 2}, 3.6),
+    ],
+)
+def test_best_is_that_of_pricing_every_layout(
+    small_model: ModelSpec, two_nodes: ClusterSpec, pins: dict[str, object], memory_gib: float
+) -> None:
+    device = two_nodes.device.model_copy(update={"memory_bytes": int(memory_gib * 2**30)})
+    cluster = two_nodes.model_copy(update={"device": device})
+    space = build_space(small_model, cluster, devices=4, global_batch=4, target=ANY, pins=Pins(values=pins))
+    pricing = Pricing(model=small_model, cluster=cluster, software=MODERN)
+    best = np.inf
+    for candidate in every_candidate(space):
+        layout = assemble(space, pricing, candidate)
+        if layout is not None:
+            estimate = price(small_model, cluster, layout)
+            best = min(best, estimate.step_seconds if estimate.fits else np.inf)
+    found = search(
+        small_model,
+        cluster,
+        devices=4,
+        global_batch=4,
+        pins=pins,
+        target="any",
+        top=3,
+        effort=10**9,
+    )
+    assert found.plans[0].estimate.step_seconds == best
+    assert found.gap == 0.0
+
+
+@pytest.mark.parametrize(
+    ("model", "cluster", "devices", "global_batch"),
+    [("gpt3-22b", "selene", 8, 16), ("llama3.1-8b", "dgx-h100", 24, 48), ("gpt2-large", "dgx1-v100", 12, 24)],
+)
+def test_bounds_are_never_above_the_price(model: str, cluster: str, devices: int, global_batch: int) -> None:
+    spec, machine = model_preset(model), cluster_preset(cluster).with_nodes(-(-devices // 8))
+    space = build_space(spec, machine, devices=devices, global_batch=global_batch, target=ANY, pins=Pins())
+    pricing = Pricing(model=spec, cluster=machine, software=MODERN)
+    generous = machine.device.model_copy(update={"memory_bytes": 2**50})
+    roomy = Pricing(model=spec, cluster=machine.model_copy(update={"device": generous}), software=MODERN)
+    frontier = Frontier(dataclasses.replace(space, cluster=roomy.cluster), roomy)
+    chance = np.random.default_rng(7)
+    checked = 0
+    for candidate in frontier:
+        if chance.random() > 0.01:
+            continue
+        layout = assemble(space, roomy, candidate)
+        assert layout is not None
+        alone = dataclasses.replace(candidate)
+        estimate = price(spec, roomy.cluster, layout)
+        bound = frontier.bound_of(alone)
+        assert bound <= estimate.step_seconds * (1 + 1e-9), layout
+        checked += 1
+        if checked == 60:
+            break
+    assert checked > 30
+    assert pricing.cluster.device.memory_bytes < 2**50
+
+
+def test_every_plan_fits_and_honours_pins_batch_and_devices(
+    two_nodes: ClusterSpec, small_model: ModelSpec
+) -> None:
+    found = search(small_model, two_nodes, devices=3, global_batch=6, pins={"sequence_parallel": False})
+    for plan in found.plans:
+        assert plan.estimate.fits
+        assert not plan.layout.sequence_parallel
+        assert plan.layout.global_batch == 6
+        assert plan.layout.world_size <= 3
+    steps = [plan.estimate.step_seconds for plan in found.plans]
+    assert steps == sorted(steps)
+
+
+def test_devices_stay_idle_where_that_is_the_only_way() -> None:
+    # 7 devices, a batch of 4 and 12 heads: only 6 of them, or fewer, can work together.
+    found = search(model_preset("gpt2"), cluster_preset("selene"), devices=7, global_batch=4)
+    assert found.best.layout.world_size < 7
+    with pytest.raises(InfeasibleError, match="none exists"):
+        search(
+            model_preset("gpt2"),
+            cluster_preset("selene"),
+            devices=7,
+            global_batch=4,
+            idle=False,
+            pins={"pp": 1},
+        )
+
+
+def test_megatron_gets_only_what_megatron_runs() -> None:
+    found = search(
+        model_preset("gpt3-22b"), cluster_preset("selene"), devices=16, global_batch=16, target="megatron"
+    )
+    for plan in found.plans:
+        assert plan.layout.schedule in {"1f1b", "interleaved-1f1b"}
+        assert plan.layout.zero in MEGATRON.zeros
+        assert plan.layout.chunks == 1 or plan.layout.microbatches % plan.layout.pp == 0
+        assert isinstance(plan.layout.recompute, str)
+
+
+def test_what_does_not_fit_is_refused_with_a_count() -> None:
+    with pytest.raises(InfeasibleError, match=r"refused: [\d,]+ for memory"):
+        search(model_preset("gpt3-1t"), cluster_preset("selene"), devices=8, global_batch=8)
+
+
+def test_an_impossible_pin_names_its_field() -> None:
+    with pytest.raises(FieldError, match="3 does not divide 64 heads"):
+        search(model_preset("gpt3-22b"), cluster_preset("selene"), devices=8, global_batch=8, pins={"tp": 3})
+    with pytest.raises(FieldError, match="does not divide the global batch 8"):
+        search(model_preset("gpt3-22b"), cluster_preset("selene"), devices=8, global_batch=8, pins={"dp": 3})
+
+
+def test_search_is_deterministic() -> None:
+    once, again = (
+        search(model_preset("gpt3-22b"), cluster_preset("selene"), devices=8, global_batch=4, effort=50_000)
+        for _ in range(2)
+    )
+    assert [p.layout for p in once.plans] == [p.layout for p in again.plans]
+    assert find_target("cuboid").name == "cuboid"
