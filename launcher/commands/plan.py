@@ -31,7 +31,7 @@ class Column:
     name: str
     plain: str | None = None
     number: bool = False
-    min_width: int | None = None
+    wraps: bool = False
 
 
 COLUMNS = (
@@ -39,12 +39,11 @@ COLUMNS = (
     Column(name="tp·pp·dp"),
     Column(name="micro"),
     Column(name="schedule"),
-    Column(name="recompute", plain="none"),
-    Column(name="options", plain="–"),
+    Column(name="options", plain="–", wraps=True),
     Column(name="step", number=True),
     Column(name="MFU", number=True),
     Column(name="memory", number=True),
-    Column(name="limited by", min_width=24),
+    Column(name="limited by", wraps=True),
 )
 
 
@@ -142,7 +141,7 @@ def show(
         values = {row[column.name] for row in cells}
         if column.plain is None or values != {column.plain}:
             justify: Literal["left", "right"] = "right" if column.number else "left"
-            rows.add_column(column.name, justify=justify, no_wrap=True, min_width=column.min_width)
+            rows.add_column(column.name, justify=justify, no_wrap=not column.wraps)
     for ranked, row in zip(result.plans, cells, strict=True):
         shown = [row[str(column.header)] for column in rows.columns]
         rows.add_row(*shown, style="bold" if ranked.rank == 1 else None)
@@ -162,6 +161,9 @@ def show(
 def _cells(ranked: RankedPlan, cluster: ClusterSpec, devices: int) -> dict[str, str]:
     layout, estimate = ranked.layout, ranked.estimate
     options = []
+    if layout.recompute != "none":
+        mode = layout.recompute if isinstance(layout.recompute, str) else "mixed"
+        options.append(f"recompute {mode}")
     if layout.sequence_parallel:
         options.append("sp")
     if layout.zero:
@@ -176,7 +178,6 @@ def _cells(ranked: RankedPlan, cluster: ClusterSpec, devices: int) -> dict[str, 
         "tp·pp·dp": f"{layout.tp}·{layout.pp}·{layout.dp}",
         "micro": str(layout.microbatch),
         "schedule": layout.schedule + (f" ×{layout.chunks}" if layout.chunks > 1 else ""),
-        "recompute": layout.recompute if isinstance(layout.recompute, str) else "per stage",
         "options": " ".join(options) or "–",
         "step": format_seconds(estimate.step_seconds),
         "MFU": "–" if estimate.mfu is None else f"{estimate.mfu:.1%}",
