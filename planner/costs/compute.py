@@ -25,20 +25,20 @@ SPLITS = (1, 2, 4)  # a deep product may be split along k and summed
 PROLOGUE_DEPTH = 132.0  # filling and draining a tile's pipeline, in steps of k (same fit)
 WEIGHT_GRADIENT_FACTOR = 1.05  # a product with both operands transposed, accumulating in fp32 (same fit)
 KERNEL_SECONDS = 2.5e-6  # shortest time of one kernel on the device (same fit)
-RANDOM_BYTES = 5.0  # drawing one random number costs as much as this traffic
+RANDOM_BYTES = 2.48  # drawing one random number costs as much as this traffic
 # Cross-entropy from separate kernels: traffic per logit beyond reading it, in the forward and the backward.
-LOSS_FORWARD_BYTES = 30.0
+LOSS_FORWARD_BYTES = 4.65
 LOSS_BACKWARD_BYTES = 16.0
-HOST_JITTER = 0.1  # growth of the slowest host's time with the ranks that wait for each other
+HOST_JITTER = 0.0644  # growth of the slowest host's time with the ranks that wait for each other
 SOFTMAX_GROUP = 4
 ALIGNED = 8  # elements; other widths cannot use the tensor cores' wide loads
-MISALIGNED_FACTOR = 3.0
+MISALIGNED_FACTOR = 1.85
 CHECKPOINT_LAUNCHES = 4  # saving and restoring random states around a recomputed block
 # Flash attention: tiles of 128 rows fill the multiprocessors only gradually (24 kernels in the same file).
 FLASH_ROWS = 128
 FLASH_FILL_FORWARD = 1.1
 FLASH_FILL_BACKWARD = 0.6
-FLASH_BACKWARD_FACTOR = 0.86  # rate of the backward kernel relative to the forward one (same file)
+FLASH_BACKWARD_FACTOR = 0.588  # rate of the backward kernel relative to the forward one (same file)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -11,6 +11,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from planner.costs.compute import ComponentTimes
+from profiles.cluster import Precision
 from profiles.costs import Collective, Component, CostTable, LayerCost, Phase
 from profiles.errors import ConfigError
 
@@ -31,13 +32,23 @@ def interpolate(x: float, points: Sequence[tuple[float, float]]) -> float:
 
 
 def _entries(
-    costs: CostTable, component: Component, phase: Phase, *, tp: int, seq_len: int, sequence_parallel: bool
+    costs: CostTable,
+    component: Component,
+    phase: Phase,
+    *,
+    tp: int,
+    seq_len: int,
+    sequence_parallel: bool,
+    precision: Precision,
+    recompute: str,
 ) -> list[LayerCost]:
     found = [
         cost
         for cost in costs.layers
         if (cost.component, cost.phase, cost.tp, cost.seq_len) == (component, phase, tp, seq_len)
+        and cost.recompute == recompute
     ]
+    found = [cost for cost in found if cost.precision == precision] or found
     return [cost for cost in found if cost.sequence_parallel == sequence_parallel] or found
 
 
@@ -49,17 +60,27 @@ def component_times(
     tp: int,
     seq_len: int,
     sequence_parallel: bool = False,
+    precision: Precision = "fp32",
     processor_seconds: bool = False,
 ) -> ComponentTimes:
     """Return the measured times of one component; processor time instead of wall time if asked for.
+
+    Where the variant was not measured (sequence parallel, precision), the times of the other stand in for it.
 
     Raises:
         ConfigError: when the table has no entry for this tp and sequence length.
     """
 
-    def time(phase: Phase) -> float | None:
+    def time(phase: Phase, recompute: str = "none") -> float | None:
         entries = _entries(
-            costs, component, phase, tp=tp, seq_len=seq_len, sequence_parallel=sequence_parallel
+            costs,
+            component,
+            phase,
+            tp=tp,
+            seq_len=seq_len,
+            sequence_parallel=sequence_parallel,
+            precision=precision,
+            recompute=recompute,
         )
         points = [
             (
@@ -80,14 +101,32 @@ def component_times(
             f"the cost table has no {component} at tp = {tp}, seq_len = {seq_len}"
             f" (measured tp: {', '.join(map(str, known)) or 'none'}); run `cuboid bench` for it"
         )
-    recompute = time("recompute")
+    full, selective = time("recompute", "full"), time("recompute", "selective")
     return ComponentTimes(
         forward=forward,
         backward=backward,
         weight_gradient=min(backward, weight if weight is not None else backward / 2),
-        recompute_selective=0.0,
-        recompute_full=forward if recompute is None else recompute,
+        recompute_selective=0.0 if selective is None else selective,
+        recompute_full=forward if full is None else full,
     )
+
+
+def between(costs: CostTable, *, microbatch: int, tp: int, seq_len: int) -> str:
+    """Return words that tell an interpolated or extrapolated block time from a measured one, or nothing."""
+    known = sorted(
+        {
+            cost.microbatch
+            for cost in costs.layers
+            if (cost.component, cost.tp, cost.seq_len) == ("block", tp, seq_len)
+        }
+    )
+    if not known or microbatch in known:
+        return ""
+    below = [value for value in known if value < microbatch]
+    above = [value for value in known if value > microbatch]
+    if below and above:
+        return f", microbatch {microbatch} interpolated between {below[-1]} and {above[0]}"
+    return f", microbatch {microbatch} extrapolated from {above[0] if above else below[-1]}"
 
 
 def collective_seconds(

@@ -21,12 +21,12 @@ from profiles.cluster import ClusterSpec, Precision
 from profiles.costs import Collective, CostTable
 from profiles.model import ModelSpec
 
-HOST_BLEND = 2.5
+HOST_BLEND = 3.95
 # All-reduces of one block and direction. With sequence parallelism each becomes a reduce-scatter and an
 # all-gather of the same volume; the backward's third gather runs beside the input gradient (Korthikanti et
 # al. 2022, arXiv 2205.05198, §4.2.2).
 TP_COLLECTIVES = 2
-OVERLAP_SLOWDOWN = 0.126  # Galvatron's measured coefficient (Hetu-Galvatron@cea12ff hardware profile, A100)
+OVERLAP_SLOWDOWN = 0.4  # Galvatron's measured coefficient (Hetu-Galvatron@cea12ff hardware profile, A100)
 
 
 class Degrees(Protocol):
@@ -202,12 +202,17 @@ def measured_pieces(
             tp=layout.tp,
             seq_len=model.seq_len,
             sequence_parallel=layout.sequence_parallel,
+            precision=layout.precision,
             processor_seconds=processor_seconds,
         )
 
     size = compute.ELEMENT_BYTES[layout.precision]
     message = size * layout.microbatch * model.seq_len * model.hidden
-    reduce = _collective(costs, cluster, layout, "all_reduce", axis="tp", message=message)
+    if layout.sequence_parallel:  # each half of a block and direction gathers once and scatters once
+        reduce = _collective(costs, cluster, layout, "reduce_scatter", axis="tp", message=message)
+        reduce += _collective(costs, cluster, layout, "all_gather", axis="tp", message=message / layout.tp)
+    else:
+        reduce = _collective(costs, cluster, layout, "all_reduce", axis="tp", message=message)
     hop = _collective(costs, cluster, layout, "send_recv", axis="pp", message=message)
     return Pieces(
         block=times("block"),
@@ -221,7 +226,8 @@ def measured_pieces(
         hop_seconds=0.0,
         hop_latency=hop,
         origin={
-            "compute": f"measured on {costs.machine} under {costs.concurrent_ranks} ranks",
+            "compute": f"measured on {costs.machine} under {costs.concurrent_ranks} ranks"
+            + measured.between(costs, microbatch=layout.microbatch, tp=layout.tp, seq_len=model.seq_len),
             "communication": f"measured on {costs.machine}",
         },
     )
@@ -249,6 +255,10 @@ def _collective(
     route = communication.path(cluster, degree, layout.stride(axis))  # type: ignore[arg-type]
     if operation == "send_recv":
         return float(communication.send_seconds(route, message))
+    if operation == "all_gather":
+        return float(communication.all_gather_seconds(route, message * degree))
+    if operation == "reduce_scatter":
+        return float(communication.all_gather_seconds(route, message))
     return float(communication.all_reduce_seconds(route, message))
 
 

@@ -19,9 +19,9 @@ class Software:
         gradient_bytes: size of one accumulated gradient element and of its reduction.
         dropout: masks are drawn and kept.
         elementwise_traffic: memory traffic of norms, activations and residuals relative to fused kernels.
-        selective_keeps_matmuls: share of matrix products that selective recompute keeps beside the attention's
-            output; null: it repeats the attention core and nothing else.
-        host_factor: host time per kernel relative to `DeviceSpec.launch_seconds` (Python, dispatcher, autograd).
+        selective_keeps_matmuls: share of matrix products that selective recompute keeps beside the
+            attention's output; null: it repeats the attention core and nothing else.
+        host_factor: host time per kernel relative to `DeviceSpec.launch_seconds` (Python, autograd).
         gap_seconds: how long the device idles between two kernels of a layer.
         scatter_bytes: size of one gradient element in the per-microbatch scatter of ZeRO-2 and 3.
         zero_group: over how many ranks ZeRO-1 shards; null: all of dp.
@@ -47,7 +47,8 @@ class Software:
 
 MODERN = Software(
     name="modern",
-    elementwise_traffic=1.5,
+    gap_seconds=1.1e-05,
+    elementwise_traffic=1,
     source="flash attention, fp32 gradient accumulation, partly fused element-wise kernels",
 )
 COMPILED = Software(
@@ -58,7 +59,8 @@ COMPILED = Software(
 )
 SHARDED = Software(
     name="sharded",
-    elementwise_traffic=2.0,
+    gap_seconds=7.34e-06,
+    elementwise_traffic=2.54,
     gradient_bytes=2,
     source="PyTorch FSDP: flash attention, eager element-wise kernels",
 )
@@ -67,7 +69,7 @@ MATERIALISED = Software(
     flash_attention=False,
     gradient_bytes=2,
     dropout=True,
-    host_factor=11.0,
-    gap_seconds=1.5e-5,
+    host_factor=11.7,
+    gap_seconds=2.35e-06,
     source="2021 to mid-2022 (Megatron-LM, DeepSpeed): attention scores materialised, fused softmax, dropout",
 )

@@ -1,0 +1,118 @@
+"""`cuboid validate`: predictions against published runs."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from importlib import resources
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from launcher.console import print_json, stderr_console, stdout_console, table
+from profiles.errors import ConfigError
+from profiles.units import format_bytes, format_seconds
+
+if TYPE_CHECKING:
+    from planner.validate import Row
+
+
+def validate(
+    records: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE_OR_FOLDER", help="Published records; default: the table that ships here."),
+    ] = None,
+    json: Annotated[bool, typer.Option("--json", help="One JSON document on stdout.")] = False,
+) -> None:
+    """Compare predictions with published runs, row by row, and sum up the errors.
+
+    Rows outside the model (fp8, mixture of experts, offloading, context parallelism …) are listed as skipped,
+    with the reason. Nothing is fitted to a row: devices and links have one set of constants.
+
+    Example: cuboid validate
+             cuboid validate --records my-runs.yaml --json
+    """
+    from planner.validate import validate_records  # noqa: PLC0415 (numpy; --help must not pay for it)
+    from planner.validate_summary import summarise  # noqa: PLC0415
+
+    source = records or Path(str(resources.files("profiles") / "published"))
+    if not source.exists():
+        raise ConfigError(f"{source}: no such file or folder")
+    stderr_console().print(f"[dim]pricing the records of {source}[/dim]")
+    rows = validate_records([source])
+    summary = summarise(rows)
+    if json:
+        print_json({"rows": [_plain(row) for row in rows], "summary": summary})
+        return
+    _show_rows(rows)
+    _show_summary(summary)
+
+
+def _plain(row: Row) -> dict[str, Any]:
+    data = asdict(row)
+    del data["contest"]
+    return data
+
+
+def _show_rows(rows: list[Row]) -> None:
+    out = stdout_console()
+    view = table("Step time and memory, predicted against measured")
+    for name in ("record", "measured", "predicted", "error", "memory", "predicted", "error", "assumed"):
+        view.add_column(name, justify="left" if name in {"record", "assumed"} else "right")
+    for row in rows:
+        if row.skipped is None:
+            view.add_row(
+                row.id,
+                _seconds(row.measured_step_seconds),
+                _seconds(row.predicted_step_seconds),
+                _percent(row.error),
+                _bytes(row.measured_peak_bytes),
+                _bytes(row.predicted_peak_bytes),
+                _percent(row.memory_error),
+                "; ".join(row.assumed + ((row.verdict,) if row.verdict != "ok" else ())),
+            )
+    out.print(view)
+
+
+def _show_summary(summary: dict[str, Any]) -> None:
+    out = stdout_console()
+    view = table("Step-time error")
+    for name in ("group", "rows", "mean", "median", "p90", "worst", "bias"):
+        view.add_column(name, justify="left" if name == "group" else "right")
+    groups = {"all": summary}
+    for key in ("by_source", "by_gpu", "by_model_class"):
+        groups |= summary[key]
+    groups |= {f"memory · {name}": stats for name, stats in {"all": summary["memory"]}.items()}
+    groups |= {f"memory · {name}": stats for name, stats in summary["memory"]["by_source"].items()}
+    for name, stats in groups.items():
+        if stats["count"]:
+            view.add_row(
+                name,
+                str(stats["count"]),
+                *(_percent(stats[key]) for key in ("mean", "median", "p90", "worst", "bias")),
+            )
+    out.print(view)
+    for source, figures in summary["ranking"].items():
+        out.print(
+            f"{source}: {figures['contests']} contests of layouts, Kendall's tau {figures['tau']:.2f},"
+            f" regret of the pick {figures['regret']:.1%}"
+        )
+    feasibility = summary["feasibility"]
+    out.print(
+        f"{feasibility['checked']} runs priced: {len(feasibility['wrongly_infeasible'])} that ran called"
+        f" infeasible, {len(feasibility['wrongly_feasible'])} that ran out of memory called feasible"
+    )
+    for reason, count in summary["skipped"].items():
+        out.print(f"skipped {count}: {reason}")
+
+
+def _seconds(value: float | None) -> str:
+    return "" if value is None else format_seconds(value)
+
+
+def _bytes(value: float | None) -> str:
+    return "" if value is None else format_bytes(value)
+
+
+def _percent(value: float | None) -> str:
+    return "" if value is None else f"{value:+.1%}"
