@@ -46,14 +46,16 @@ def measure(
     precision: Precision = "fp32",
     cluster: ClusterSpec | None = None,
     output: Path | None = None,
+    sequence_parallel: bool = False,
+    recompute: bool = False,
     fresh: bool = False,
     progress: Callable[[BenchProgress], None] | None = None,
 ) -> CostTable:
     """Measure `model` with `ranks` processes working at once for about `seconds`.
 
-    `tensor_parallel` None: every degree that divides the ranks and the heads. `cluster` None: this machine is
-    probed. With `output` the table is kept there after every round, and an earlier one is gone on from unless
-    `fresh`.
+    `tensor_parallel` None: every degree that divides the ranks and heads. `cluster` None: this machine is
+    probed. `sequence_parallel` and `recompute` add those variants. With `output` the table is kept after
+    every round, and an earlier one is gone on from unless `fresh`.
 
     Raises:
         ConfigError: for a request that cannot be measured.
@@ -72,6 +74,8 @@ def measure(
         tensor_parallel=tuple(tensor_parallel or tensor_parallel_degrees(model, ranks)),
         seq_len=seq_len or model.seq_len,
         precision=precision,
+        sequence_parallel=sequence_parallel,
+        recompute=recompute,
         threads=max(1, (cluster.cores_per_node or 1) // ranks),
         cores=cluster.cores_per_node,
         machine=cluster.name,

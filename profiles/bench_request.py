@@ -15,6 +15,7 @@ from profiles.model import ModelSpec
 class BenchRequest(Record):
     """The points to measure and the time to spend on them.
 
+    With `sequence_parallel` and `recompute` those variants are measured too, after everything else.
     `ranks` processes run at once, whatever the tensor-parallel degree of a point: in a job all of them work.
     `message_bytes` null: sizes that the layouts of the model send. `threads` are a rank's intra-op threads.
     """
@@ -46,6 +47,11 @@ class BenchRequest(Record):
                     f"{tp} does not divide ranks = {self.ranks}, heads = {model.heads},"
                     f" kv_heads = {model.kv_heads} and ffn_hidden = {model.ffn_hidden}",
                 )
+        if self.sequence_parallel and any(self.seq_len % tp for tp in self.tensor_parallel):
+            raise FieldError(
+                ("sequence_parallel",),
+                f"seq_len = {self.seq_len} is not divisible by every tp of {self.tensor_parallel}",
+            )
         if self.seq_len > model.seq_len and model.position == "learned":
             raise FieldError(
                 ("seq_len",), f"{self.seq_len} exceeds the {model.seq_len} learned positions of the model"

@@ -32,6 +32,7 @@ class LayerCost(Record):
     seq_len: PositiveInt
     tp: PositiveInt = 1
     sequence_parallel: bool = False
+    recompute: Literal["none", "selective", "full"] = "none"  # what the phase `recompute` runs again
     precision: Precision = "fp32"
     seconds: PositiveFloat
     spread_seconds: NonNegativeFloat

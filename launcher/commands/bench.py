@@ -11,9 +11,11 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from launcher.console import print_json, stderr_console
+from profiles.errors import ConfigError
 
 if TYPE_CHECKING:
     from planner.bench import BenchProgress
+    from profiles.cluster import ClusterSpec, Precision
 
 PLAIN_LINE_SECONDS = 5.0
 
@@ -34,13 +36,21 @@ def bench(
         typer.Option(min=1, help="Tensor-parallel degree to measure; repeat for several [all that fit]."),
     ] = None,
     seq_len: Annotated[int | None, typer.Option(min=1, help="Sequence length [the model's].")] = None,
+    precision: Annotated[
+        str | None, typer.Option(help="fp32, bf16 … [bf16 on accelerators, else fp32].")
+    ] = None,
+    sequence_parallel: Annotated[
+        bool, typer.Option("--sequence-parallel", help="Measure sequence-parallel layers too.")
+    ] = False,
+    recompute: Annotated[bool, typer.Option("--recompute", help="Measure recomputation too.")] = False,
     output: Annotated[Path, typer.Option("-o", "--output", help="Where the costs go.")] = Path("costs.yaml"),
     fresh: Annotated[bool, typer.Option("--fresh", help="Measure anew instead of going on.")] = False,
     json: Annotated[bool, typer.Option("--json", help="Print one JSON document.")] = False,
 ) -> None:
     """Measure what this model's layers and messages cost here, with all ranks working at once.
 
-    The costs are written after every round; an interrupted measurement goes on from its output.
+    The costs are written after every round; an interrupted measurement goes on from its output, and a second
+    precision is added to it.
 
     Example: cuboid bench --model bytes-1m --ranks 4 --seconds 30 -o costs.yaml
     """
@@ -58,6 +68,9 @@ def bench(
             microbatches=microbatch or (1, 2, 4, 8),
             seq_len=seq_len,
             tensor_parallel=tp,
+            precision=_precision(precision, cluster),
+            sequence_parallel=sequence_parallel,
+            recompute=recompute,
             cluster=cluster,
             output=output,
             fresh=fresh,
@@ -70,6 +83,16 @@ def bench(
 
     print_costs(table)
     stderr_console().print(f"wrote {output}", markup=False)
+
+
+def _precision(name: str | None, cluster: ClusterSpec) -> Precision:
+    if name is None:
+        return "fp32" if cluster.device.vendor == "cpu" else "bf16"
+    known: tuple[Precision, ...] = ("fp64", "fp32", "tf32", "bf16", "fp16")
+    for precision in known:
+        if name == precision:
+            return precision
+    raise ConfigError(f"--precision: '{name}' is not known; use {', '.join(known)}")
 
 
 @contextmanager

@@ -4,18 +4,17 @@
     split   forward ─ input_gradient ─ weight_gradient   I and W actions
 
 Both are measured in turn, so that drift of the machine meets both alike. Tensor-parallel layers have the
-width that one of `tp` ranks holds, while their collectives run in a group of this rank alone: what is
-measured is the computation; the collectives are measured apart.
+width that one of `tp` ranks holds, while their collectives move nothing: what is measured is the computation;
+the collectives are measured apart.
 """
 
 from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
-import torch.distributed as dist
 from torch import Tensor
 
 from profiles.bench_request import BenchRequest
@@ -24,6 +23,7 @@ from profiles.model import ModelSpec
 from runtime.bench.measured import Footprint, Measured
 from runtime.bench.points import LayerPoint
 from runtime.bench.ranks import Place
+from runtime.bench.silent import SilentGroups
 from runtime.bench.stopwatch import Lap, Stopwatch, stopwatch
 from runtime.bench.storage import LiveStorages
 from runtime.models import Stage, build_stage
@@ -49,9 +49,8 @@ class LayerBench:
 
     def __init__(self, request: BenchRequest, place: Place) -> None:
         self._request, self._place = request, place
-        self._dtype = DTYPES[request.precision]
-        self._solo = _solo_group(place)
-        self._key: tuple[str, int] | None = None
+        self._groups = SilentGroups(place)
+        self._key: LayerPoint | None = None
         self._footprints: dict[LayerPoint, Footprint] = {}
         self._stage: Stage | None = None
         crowded = request.cores is not None and request.ranks > request.cores
@@ -59,10 +58,10 @@ class LayerBench:
 
     def stage(self, point: LayerPoint) -> Stage:
         """Return the stage that holds the point's component alone."""
-        key = (point.component, point.tp)
+        key = replace(point, microbatch=1)
         if self._stage is None or key != self._key:
             self._stage = None  # let go of the old before the new is made
-            tp = TensorParallel(group=self._solo, rank=0, size=point.tp)
+            tp = TensorParallel(group=self._groups.group(point), rank=0, size=point.tp)
             self._stage = build_stage(
                 self._request.model,
                 layers=range(self.blocks(point)) if point.component == "block" else range(0),
@@ -70,8 +69,10 @@ class LayerBench:
                 last=point.component == "head",
                 tp=tp,
                 seed=SEED,
-                dtype=self._dtype,
+                dtype=DTYPES[point.precision],
                 device=self._place.device,
+                recompute=point.recompute,
+                sequence_parallel=point.sequence_parallel,
             )
             self._key = key
         return self._stage
@@ -80,7 +81,7 @@ class LayerBench:
         """Return how many blocks are run in a row; results are per block."""
         if point.component != "block":
             return 1
-        size = self._request.model.block_parameters * self._dtype.itemsize // point.tp
+        size = self._request.model.block_parameters * DTYPES[point.precision].itemsize // point.tp
         return BLOCKS if self._request.model.layers >= BLOCKS and size * BLOCKS < BLOCK_BYTES else 1
 
     def sample(self, point: LayerPoint, *, window_seconds: float, least: int) -> Measured:
@@ -116,9 +117,7 @@ class LayerBench:
         return self._footprints[point]
 
     def _batch(self, point: LayerPoint) -> _Batch:
-        return make_batch(
-            self._request.model, point, self._request.seq_len, dtype=self._dtype, device=self._place.device
-        )
+        return make_batch(self._request.model, point, self._request.seq_len, device=self._place.device)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -128,14 +127,17 @@ class _Batch:
     gradient: Tensor | None
 
 
-def make_batch(
-    model: ModelSpec, point: LayerPoint, seq_len: int, *, dtype: torch.dtype, device: torch.device
-) -> _Batch:
-    """Return inputs (and targets, or the gradient from above) of one microbatch, from a fixed seed."""
+def make_batch(model: ModelSpec, point: LayerPoint, seq_len: int, *, device: torch.device) -> _Batch:
+    """Return inputs (and targets, or the gradient from above) of one microbatch, from a fixed seed.
+
+    With sequence parallelism the hidden states between layers are a rank's positions only.
+    """
     generator = torch.Generator().manual_seed(SEED)
     shape = (point.microbatch, seq_len)
     tokens = torch.randint(model.vocab, shape, generator=generator).to(device)
-    hidden = torch.randn((*shape, model.hidden), generator=generator).to(device=device, dtype=dtype)
+    positions = seq_len // point.tp if point.sequence_parallel else seq_len
+    hidden = torch.randn((point.microbatch, positions, model.hidden), generator=generator)
+    hidden = hidden.to(device=device, dtype=DTYPES[point.precision])
     return _Batch(
         inputs=tokens if point.component == "embedding" else hidden.requires_grad_(),
         targets=tokens if point.component == "head" else None,
@@ -197,13 +199,3 @@ def _lapper(watch: Stopwatch | None) -> Callable[[str], None]:
         return lambda name: None
     watch.start()
     return watch.lap
-
-
-def _solo_group(place: Place) -> dist.ProcessGroup | None:
-    """Return a group of this rank alone: a collective in it moves nothing."""
-    mine = None
-    for rank in range(place.ranks):
-        group = dist.new_group([rank])
-        if rank == place.rank:
-            mine = group
-    return mine

@@ -2,29 +2,37 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
+from planner.layout import Recompute
 from profiles.bench_request import BenchRequest
+from profiles.cluster import Precision
 from profiles.costs import Collective, Component
 
 SMALL_MESSAGE_BYTES = 4096
 LARGEST_MESSAGE_BYTES = 64 << 20
 MESSAGE_STEP = 8  # sizes grow by this factor; between them the planner interpolates
 FP32_BYTES = 4
+COMPONENTS: tuple[Component, ...] = ("block", "head", "embedding")
 
 
 @dataclass(frozen=True, kw_only=True)
 class LayerPoint:
-    """One component at one microbatch size and tensor-parallel degree."""
+    """One component at one microbatch size, tensor-parallel degree and variant."""
 
     component: Component
     microbatch: int
     tp: int
+    precision: Precision
+    sequence_parallel: bool = False
+    recompute: Recompute = "none"
 
     @property
     def name(self) -> str:
         """Words for a progress line."""
-        return f"{self.component}, microbatch {self.microbatch}, tp {self.tp}"
+        words = f"{self.component}, microbatch {self.microbatch}, tp {self.tp}, {self.precision}"
+        words += ", sequence parallel" if self.sequence_parallel else ""
+        return words + (f", recompute {self.recompute}" if self.recompute != "none" else "")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -78,21 +86,33 @@ def points(request: BenchRequest, *, local_ranks: int) -> list[Point]:
     Blocks come first, for they decide a plan; then what plans send; then the ends of the model. What only
     some layouts need (`optional`) comes last and is left out when the time is short.
     """
-    layers: list[Point] = [
-        LayerPoint(component=component, microbatch=microbatch, tp=tp)
-        for component in ("block", "head", "embedding")
+    layers = layer_points(request)
+    blocks = [point for point in layers if point.component == "block"]
+    ends = [point for point in layers if point.component != "block"]
+    messages = collective_points(request, local_ranks=local_ranks)
+    ordered: list[Point] = [*blocks, *messages, *ends, OptimizerPoint(), MatmulPoint()]
+    return sorted(ordered, key=optional)
+
+
+def layer_points(request: BenchRequest) -> list[LayerPoint]:
+    """Return every component at every shape, and the variants that the request asks for."""
+    plain = [
+        LayerPoint(component=component, microbatch=microbatch, tp=tp, precision=request.precision)
+        for component in COMPONENTS
         for tp in request.tensor_parallel
         for microbatch in request.microbatches
     ]
-    blocks = [point for point in layers if isinstance(point, LayerPoint) and point.component == "block"]
-    ends = [point for point in layers if isinstance(point, LayerPoint) and point.component != "block"]
-    messages = collective_points(request, local_ranks=local_ranks)
-    wanted = [point for point in messages if not optional(point)]
-    return [*blocks, *wanted, *ends, OptimizerPoint(), MatmulPoint(), *filter(optional, messages)]
+    blocks = [point for point in plain if point.component == "block"]
+    parallel = [replace(point, sequence_parallel=True) for point in plain if point.tp > 1]
+    modes: tuple[Recompute, ...] = ("full", "selective")
+    again = [replace(point, recompute=mode) for mode in modes for point in blocks]
+    return [*plain, *(again if request.recompute else ()), *(parallel if request.sequence_parallel else ())]
 
 
 def optional(point: Point) -> bool:
-    """Tell whether only sequence parallelism or ZeRO needs the point."""
+    """Tell whether only sequence parallelism, recomputation or ZeRO needs the point."""
+    if isinstance(point, LayerPoint):
+        return point.sequence_parallel or point.recompute != "none"
     return isinstance(point, CollectivePoint) and point.operation in {"all_gather", "reduce_scatter"}
 
 

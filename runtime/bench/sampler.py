@@ -29,8 +29,7 @@ class Sampler:
                 point, self._place, self._groups, window_seconds=window_seconds, least=least
             )
         elif isinstance(point, MatmulPoint):
-            dtype = DTYPES[self._request.precision]
-            laps = sample_matmul(self._place, dtype, window_seconds=window_seconds)
+            laps = sample_matmul(self._place, DTYPES[self._request.precision], window_seconds=window_seconds)
         else:
             laps = sample_optimizer(self._request, self._place, window_seconds=window_seconds, least=least)
         return Measured(laps=laps)

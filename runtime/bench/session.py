@@ -20,6 +20,7 @@ import torch.distributed as dist
 from profiles.bench_request import BenchRequest
 from profiles.costs import CostTable
 from profiles.documents import write_yaml
+from runtime.bench.conditions import conditions
 from runtime.bench.measured import Measured
 from runtime.bench.points import LayerPoint, MatmulPoint, OptimizerPoint, Point, optional, points
 from runtime.bench.ranks import Place
@@ -61,7 +62,8 @@ class Session:
                 for point, more in measured.items():
                     results.setdefault(point, Measured()).add(more)
             if place.rank == 0:
-                self._write(results)
+                missing = len(set(todo) - skip - set(results))
+                self._write(results, conditions(self.request, results, missing, place.device))
             if not fresh:
                 return
 
@@ -82,8 +84,8 @@ class Session:
     def _window(self, todo: Sequence[Point]) -> float:
         return FIRST_ROUND_SHARE * self.request.seconds / sum(map(_weight, todo))
 
-    def _write(self, results: dict[Point, Measured]) -> None:
-        now = table(self.request, results, process_bytes=self.process_bytes)
+    def _write(self, results: dict[Point, Measured], notes: tuple[str, ...]) -> None:
+        now = table(self.request, results, process_bytes=self.process_bytes, notes=notes)
         write_yaml(self.output, merge(self.known, now) if self.known else now)
 
 

@@ -4,28 +4,37 @@ from __future__ import annotations
 
 import platform
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import TypeVar
 
 import torch
 
 from profiles.bench_request import BenchRequest
-from profiles.costs import CollectiveCost, CostTable, LayerCost
+from profiles.costs import CollectiveCost, CostTable, LayerCost, Phase
 from runtime.bench.measured import Measured
 from runtime.bench.points import CollectivePoint, LayerPoint, MatmulPoint, OptimizerPoint, Point
-from runtime.bench.samples import summarise
+from runtime.bench.samples import Summary, summarise
+
+PHASES: tuple[Phase, ...] = ("forward", "backward", "input_gradient", "weight_gradient")
 
 Key = tuple[object, ...]
 Cost = TypeVar("Cost", LayerCost, CollectiveCost)
 
 
-def table(request: BenchRequest, results: Mapping[Point, Measured], *, process_bytes: int) -> CostTable:
+def table(
+    request: BenchRequest,
+    results: Mapping[Point, Measured],
+    *,
+    process_bytes: int,
+    notes: tuple[str, ...] = (),
+) -> CostTable:
     """Return the table of all that was measured."""
     layers: list[LayerCost] = []
     collectives: list[CollectiveCost] = []
     matmul = optimizer = None
     for point, measured in results.items():
         if isinstance(point, LayerPoint):
-            layers.extend(_layer_costs(request, point, measured))
+            layers.extend(_layer_costs(request, point, measured, results))
         elif isinstance(point, CollectivePoint):
             collectives.append(_collective_cost(point, measured))
         elif isinstance(point, MatmulPoint):
@@ -44,33 +53,55 @@ def table(request: BenchRequest, results: Mapping[Point, Measured], *, process_b
         software={"torch": torch.__version__, "python": platform.python_version()},
         layers=tuple(layers),
         collectives=tuple(collectives),
+        notes=notes,
     )
 
 
-def _layer_costs(request: BenchRequest, point: LayerPoint, measured: Measured) -> list[LayerCost]:
-    costs = []
-    for phase in ("forward", "backward", "input_gradient", "weight_gradient"):
-        if phase not in measured.laps:
-            continue
-        summary = summarise(measured.laps[phase])
-        footprint = measured.footprint
-        costs.append(
-            LayerCost(
-                component=point.component,
-                phase=phase,
-                microbatch=point.microbatch,
-                seq_len=request.seq_len,
-                tp=point.tp,
-                precision=request.precision,
-                seconds=summary.seconds,
-                spread_seconds=summary.spread_seconds,
-                samples=summary.samples,
-                cpu_seconds=summary.cpu_seconds,
-                activation_bytes=footprint.activation_bytes if footprint else 0,
-                workspace_bytes=footprint.workspace_bytes if footprint else 0,
-            )
+def _layer_costs(
+    request: BenchRequest, point: LayerPoint, measured: Measured, results: Mapping[Point, Measured]
+) -> list[LayerCost]:
+    found: dict[Phase, Summary] = {
+        phase: summarise(measured.laps[phase]) for phase in PHASES if phase in measured.laps
+    }
+    if point.recompute != "none":
+        plain = results.get(replace(point, recompute="none"))
+        if plain is None or "backward" not in plain.laps:
+            return []
+        found = {"recompute": _difference(found["backward"], summarise(plain.laps["backward"]))}
+    footprint = measured.footprint
+    return [
+        LayerCost(
+            component=point.component,
+            phase=phase,
+            microbatch=point.microbatch,
+            seq_len=request.seq_len,
+            tp=point.tp,
+            sequence_parallel=point.sequence_parallel,
+            recompute=point.recompute,
+            precision=point.precision,
+            seconds=summary.seconds,
+            spread_seconds=summary.spread_seconds,
+            samples=summary.samples,
+            cpu_seconds=summary.cpu_seconds,
+            activation_bytes=footprint.activation_bytes if footprint else 0,
+            workspace_bytes=footprint.workspace_bytes if footprint else 0,
         )
-    return costs
+        for phase, summary in found.items()
+    ]
+
+
+def _difference(longer: Summary, shorter: Summary) -> Summary:
+    """What recomputation adds to a backward; at least a little, so that a noisy pair stays a time."""
+    least = 0.01 * shorter.seconds
+    cpu = None
+    if longer.cpu_seconds is not None and shorter.cpu_seconds is not None:
+        cpu = max(least, longer.cpu_seconds - shorter.cpu_seconds)
+    return Summary(
+        seconds=max(least, longer.seconds - shorter.seconds),
+        spread_seconds=(longer.spread_seconds**2 + shorter.spread_seconds**2) ** 0.5,
+        samples=min(longer.samples, shorter.samples),
+        cpu_seconds=cpu,
+    )
 
 
 def _collective_cost(point: CollectivePoint, measured: Measured) -> CollectiveCost:
@@ -103,9 +134,16 @@ def same_subject(known: CostTable, request: BenchRequest) -> bool:
 def known_points(known: CostTable, request: BenchRequest) -> frozenset[Point]:
     """Return the points that an earlier table of the same subject holds."""
     found: set[Point] = {
-        LayerPoint(component=cost.component, microbatch=cost.microbatch, tp=cost.tp)
+        LayerPoint(
+            component=cost.component,
+            microbatch=cost.microbatch,
+            tp=cost.tp,
+            precision=cost.precision,
+            sequence_parallel=cost.sequence_parallel,
+            recompute=cost.recompute,
+        )
         for cost in known.layers
-        if cost.seq_len == request.seq_len and cost.precision == request.precision
+        if cost.seq_len == request.seq_len
     }
     found |= {
         CollectivePoint(
@@ -133,7 +171,6 @@ def merge(known: CostTable, now: CostTable) -> CostTable:
             "matmul_flops_per_second": now.matmul_flops_per_second or known.matmul_flops_per_second,
             "optimizer_seconds_per_parameter": now.optimizer_seconds_per_parameter
             or known.optimizer_seconds_per_parameter,
-            "notes": tuple(dict.fromkeys((*known.notes, *now.notes))),
         }
     )
 

@@ -51,10 +51,24 @@ def test_every_layer_is_measured_at_every_microbatch_and_degree_before_what_is_o
     todo = points(request_for(4, tensor_parallel=(1, 2, 4)), local_ranks=4)
     layers = {point for point in todo if isinstance(point, LayerPoint)}
     wanted = product(("block", "embedding", "head"), (1, 4), (1, 2, 4))
-    assert layers == {LayerPoint(component=c, microbatch=m, tp=t) for c, m, t in wanted}
+    assert layers == {LayerPoint(component=c, microbatch=m, tp=t, precision="fp32") for c, m, t in wanted}
     assert len(todo) == len(set(todo))
     flags = [optional(point) for point in todo]
     assert flags == sorted(flags)
+
+
+def test_variants_are_measured_when_asked_for_and_last() -> None:
+    request = request_for(4, tensor_parallel=(1, 2), sequence_parallel=True, recompute=True)
+    todo = points(request, local_ranks=4)
+    variants = [p for p in todo if isinstance(p, LayerPoint) and optional(p)]
+    assert {(p.component, p.tp) for p in variants if p.sequence_parallel} == {
+        (component, 2) for component in ("block", "embedding", "head")
+    }
+    assert {(p.component, p.recompute) for p in variants if not p.sequence_parallel} == {
+        ("block", "full"),
+        ("block", "selective"),
+    }
+    assert not any(optional(point) for point in todo[: -len(variants) - 1 - 4 * len(message_sizes(request))])
 
 
 def test_groups_across_nodes_are_measured_apart() -> None:
