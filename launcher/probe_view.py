@@ -1,4 +1,4 @@
-"""A probed cluster for people: the matrix of relations, a drawing of the node, and the sentence."""
+"""A probed cluster for people: the matrix of relations, a drawing of the node, and the link classes."""
 
 from __future__ import annotations
 
@@ -7,28 +7,12 @@ from itertools import combinations
 
 from planner.probe.links import compute_nics, nearest_nics
 from planner.probe.order import is_fast, link_count
-from planner.probe.sentence import describe_node, is_railed
+from planner.probe.sentence import is_railed
 from profiles.cluster import ClusterSpec
 from profiles.topology import NodeDevice, NodeNic, NodeTopology
-from profiles.units import format_bytes, format_count
+from profiles.units import format_count
 
 WIDEST_MATRIX = 24  # rows; larger ones are left to --json
-
-
-def cluster_sentence(cluster: ClusterSpec) -> str:
-    """Return the sentence a person needs."""
-    node = cluster.topology.node if cluster.topology else None
-    each = f"{cluster.nodes} nodes, each " if cluster.nodes > 1 else ""
-    if node and node.devices:
-        return each + describe_node(node)
-    device = cluster.device
-    if device.vendor == "cpu":
-        return (
-            f"{each}{cluster.devices_per_node} rank slot(s) × {format_bytes(device.memory_bytes)} on"
-            f" {cluster.cores_per_node} core(s) of {device.name}, joined by shared memory"
-        )
-    links = ", ".join(link.name for link in cluster.links)
-    return f"{each}{cluster.devices_per_node} × {device.name}, links from the inside out: {links}"
 
 
 def matrix_lines(node: NodeTopology) -> list[str]:
@@ -108,13 +92,15 @@ def _joints(node: NodeTopology) -> list[str]:
 
 
 def _rails(node: NodeTopology) -> list[str]:
+    reach = [f"GPUDirect RDMA: {node.gpu_direct}"] if node.gpu_direct else []
     if is_railed(node):
-        return ["rails: every device has a NIC of its own behind its PCIe switch"]
+        return ["rails: every device has a NIC of its own behind its PCIe switch", *reach]
     users = Counter(near[0] for near in nearest_nics(node) if near)
     if not users or max(users.values()) == 1:
-        return []
+        return reach
     nics = len(compute_nics(node))
-    return [f"{nics} NIC(s) shared: {', '.join(f'{node.nics[i].name} by {n}' for i, n in users.items())}"]
+    shares = ", ".join(f"{node.nics[i].name} by {n}" for i, n in users.items())
+    return [f"{nics} NIC(s) shared: {shares}", *reach]
 
 
 def link_rows(cluster: ClusterSpec) -> list[tuple[str, str, str, str, str]]:

@@ -31,7 +31,9 @@ class DeviceSpec(Record):
     flops_per_second: dict[Precision, PositiveFloat]
     multiprocessors: PositiveInt | None = None
     gemm_efficiency: PositiveFloat = 0.8  # fraction of the peak that a large matrix product sustains
-    attention_efficiency: PositiveFloat = 0.5  # fraction of the peak of a flash attention kernel, causal FLOPs
+    attention_efficiency: PositiveFloat = (
+        0.5  # fraction of the peak of a flash attention kernel, causal FLOPs
+    )
     memory_efficiency: PositiveFloat = 0.85  # fraction of the bandwidth that a streaming kernel sustains
     launch_seconds: NonNegativeFloat = 5e-6  # host time to start one kernel
     context_bytes: NonNegativeFloat = 0  # driver and library memory before the first tensor
@@ -67,6 +69,7 @@ class ClusterSpec(Record):
     kind: Literal["cluster"] = "cluster"
     version: Literal[1] = 1
     name: str = "cluster"
+    summary: str | None = None  # what it is, in a sentence
     device: DeviceSpec
     devices_per_node: PositiveInt
     nodes: PositiveInt = 1

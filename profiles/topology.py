@@ -14,7 +14,16 @@ from __future__ import annotations
 
 from typing import Literal, Self
 
-from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt, model_validator
+from pydantic import (
+    Field,
+    NonNegativeFloat,
+    NonNegativeInt,
+    PositiveFloat,
+    PositiveInt,
+    field_serializer,
+    field_validator,
+    model_validator,
+)
 
 from profiles.documents import Record
 from profiles.errors import FieldError
@@ -94,6 +103,18 @@ class NodeTopology(Record):
     problems: tuple[Problem, ...] = ()
     notes: tuple[str, ...] = ()
     origins: dict[str, str] = Field(default_factory=dict)
+
+    @field_validator("matrix", mode="before")
+    @classmethod
+    def _split_rows(cls, rows: object) -> object:
+        """Take rows as text (`X NV4 PIX`), which is how they are written."""
+        if isinstance(rows, list | tuple) and all(isinstance(row, str) for row in rows):
+            return tuple(tuple(row.split()) for row in rows)
+        return rows
+
+    @field_serializer("matrix")
+    def _join_rows(self, rows: tuple[tuple[str, ...], ...]) -> list[str]:
+        return [" ".join(row) for row in rows]
 
     @model_validator(mode="after")
     def _check(self) -> Self:

@@ -8,7 +8,8 @@ from typing import Annotated, Literal
 import typer
 
 from launcher.console import print_json, stderr_console, stdout_console, table
-from launcher.probe_view import cluster_sentence, link_rows, matrix_lines, node_lines
+from launcher.probe_view import link_rows, matrix_lines, node_lines
+from planner.probe.sentence import describe_cluster
 from profiles.cluster import ClusterSpec
 from profiles.documents import plain, write_yaml
 from profiles.errors import ConfigError
@@ -85,7 +86,7 @@ def probe(
     if output:
         write_yaml(output, cluster)
     if json:
-        print_json({**plain(cluster), "sentence": cluster_sentence(cluster)})
+        print_json(plain(cluster))
         return
     _show(cluster)
     if output:
@@ -116,7 +117,7 @@ def _one(
 
 def _show(cluster: ClusterSpec) -> None:
     console = stdout_console()
-    console.print(cluster_sentence(cluster), markup=False, style="bold", soft_wrap=True)
+    console.print(cluster.summary or describe_cluster(cluster), markup=False, style="bold", soft_wrap=True)
     topology = cluster.topology
     if topology and topology.node.devices:
         for lines in (matrix_lines(topology.node), node_lines(topology.node)):

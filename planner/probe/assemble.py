@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from planner.probe.device import join_device
 from planner.probe.links import link_classes
+from planner.probe.sentence import with_summary
 from profiles.cluster import ClusterSpec
 from profiles.topology import ClusterTopology, NodeTopology
 
@@ -23,7 +24,7 @@ def cluster_of(node: NodeTopology, *, device: str | None = None) -> ClusterSpec:
         notes.append(
             f"joined devices are not neighbours in the driver's order; use CUDA_VISIBLE_DEVICES={order}"
         )
-    return ClusterSpec(
+    cluster = ClusterSpec(
         name=node.host or "imported",
         device=joined.spec,
         devices_per_node=len(node.devices),
@@ -38,3 +39,4 @@ def cluster_of(node: NodeTopology, *, device: str | None = None) -> ClusterSpec:
         notes=(*notes, *complaints, *node.notes),
         topology=ClusterTopology(node=node, hosts=(node.host,) if node.host else ()),
     )
+    return with_summary(cluster)

@@ -6,6 +6,7 @@ from collections import Counter
 from collections.abc import Mapping
 from itertools import combinations
 
+from planner.probe.links import nearest_nics
 from planner.probe.sentence import describe_node
 from profiles.cluster import ClusterSpec
 from profiles.topology import NodeTopology
@@ -49,6 +50,7 @@ def _node_facts(node: NodeTopology) -> Facts:
     }
     if node.devices:
         found["summary"] = describe_node(node)
+        found["rails"] = _rails(node)
         for a, b in combinations(range(len(node.devices)), 2):
             found[f"GPU{a}–GPU{b}"] = node.relation(a, b)
     for device in node.devices:
@@ -58,6 +60,12 @@ def _node_facts(node: NodeTopology) -> Facts:
         rate = f"{nic.bytes_per_second * 8 / 1e9:g} Gb/s" if nic.bytes_per_second else "rate unknown"
         found[f"NIC {nic.name}"] = f"{nic.kind}, {rate}, {nic.state}"
     return found
+
+
+def _rails(node: NodeTopology) -> str:
+    """Return which NIC is nearest to each device: `GPU0 mlx5_0, GPU1 mlx5_1`."""
+    near = enumerate(nearest_nics(node))
+    return ", ".join(f"GPU{i} {node.nics[nic[0]].name}" for i, nic in near if nic) or "none"
 
 
 def _rounded(count: int | None) -> str:

@@ -10,6 +10,7 @@ from planner.probe.files import Files, LiveFiles
 from planner.probe.host import read_host
 from planner.probe.node import read_node
 from planner.probe.nvml import LiveNvml, Nvml
+from planner.probe.sentence import with_summary
 from profiles.cluster import ClusterSpec
 from profiles.topology import ClusterTopology
 
@@ -51,9 +52,5 @@ def probe(
         *node.notes,
         *(n for n in cluster.notes if n not in host.notes),
     )
-    return cluster.model_copy(
-        update={
-            "notes": notes,
-            "topology": ClusterTopology(node=node, hosts=(node.host,) if node.host else ()),
-        }
-    )
+    topology = ClusterTopology(node=node, hosts=(node.host,) if node.host else ())
+    return with_summary(cluster.model_copy(update={"notes": notes, "topology": topology}))

@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 
 from planner.probe.compare import odd_nodes
 from planner.probe.links import network_link
+from planner.probe.sentence import with_summary
 from profiles.cluster import ClusterSpec, LinkSpec
 from profiles.errors import ConfigError
 from profiles.topology import ClusterTopology, SwitchSpec
@@ -43,7 +44,7 @@ def merge_nodes(clusters: Mapping[str, ClusterSpec], *, switches: Sequence[Switc
             f"rates are those of the slowest node; leave odd ones out with --exclude={','.join(odd)}"
         )
     node = model.topology.node if model.topology else None
-    return model.model_copy(
+    merged = model.model_copy(
         update={
             "name": f"{len(hosts)}-nodes" if len(hosts) > 1 else model.name,
             "nodes": len(hosts),
@@ -63,6 +64,7 @@ def merge_nodes(clusters: Mapping[str, ClusterSpec], *, switches: Sequence[Switc
             else None,
         }
     )
+    return with_summary(merged)
 
 
 def _domains(clusters: Mapping[str, ClusterSpec]) -> list[list[str]]:

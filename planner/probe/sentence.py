@@ -7,7 +7,9 @@ from collections import Counter
 from planner.probe.identify import short_name
 from planner.probe.links import compute_nics, nearest_nics
 from planner.probe.order import all_joined, has_ring, is_cube_mesh, is_fast, islands, runs
+from profiles.cluster import ClusterSpec
 from profiles.topology import NodeTopology
+from profiles.units import format_bytes
 
 
 def describe_node(node: NodeTopology) -> str:
@@ -16,6 +18,30 @@ def describe_node(node: NodeTopology) -> str:
         return "no accelerator was found"
     parts = [_devices(node), _links(node), _nics(node)]
     return ", ".join(part for part in parts if part) + f": {_advice(node)}"
+
+
+def describe_cluster(cluster: ClusterSpec) -> str:
+    """Return one sentence about a cluster, whether it was probed or comes from a preset."""
+    node = cluster.topology.node if cluster.topology else None
+    each = f"{cluster.nodes} nodes, each " if cluster.nodes > 1 else ""
+    if node and node.devices:
+        return each + describe_node(node)
+    device = cluster.device
+    if device.vendor == "cpu":
+        stopped = [problem.message for problem in node.problems if problem.name != "nic-down"] if node else []
+        hindrance = f"no usable accelerator ({stopped[0]}); " if stopped else ""
+        return (
+            f"{hindrance}{each}{cluster.devices_per_node} rank slot(s) ×"
+            f" {format_bytes(device.memory_bytes)} on {cluster.cores_per_node} core(s) of {device.name},"
+            " joined by shared memory"
+        )
+    links = ", ".join(link.name for link in cluster.links)
+    return f"{each}{cluster.devices_per_node} × {device.name}, links from the inside out: {links}"
+
+
+def with_summary(cluster: ClusterSpec) -> ClusterSpec:
+    """Return the cluster with its sentence."""
+    return cluster.model_copy(update={"summary": describe_cluster(cluster)})
 
 
 def largest_fast_span(node: NodeTopology) -> int:

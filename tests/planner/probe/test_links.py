@@ -102,7 +102,7 @@ def test_nearest_nics_are_spread():
 @settings(deadline=None, max_examples=40)
 @given(data=st.data())
 def test_any_wiring_gives_a_valid_cluster(data):
-    """Spans ascend and end with the whole, rates are positive, and the numbering of equal devices is nothing."""
+    """Spans ascend and end with the whole, and the cluster grows to any number of nodes."""
     count = data.draw(st.integers(1, 8))
     cells = {
         pair: data.draw(st.sampled_from(["NV1", "NV2", "XGMI", "C2C", "PIX", "PHB", "SYS", "?"]))

@@ -234,6 +234,7 @@ def test_driver_that_does_not_start_is_named(boxes, code, name):
     assert problems_of(node) == {name}
     assert cluster.device.vendor == "cpu"
     assert any("8 NVIDIA device(s) on the PCI bus" in note and "→" in note for note in cluster.notes)
+    assert cluster.summary.startswith("no usable accelerator (")
 
 
 def test_lost_device_is_named_and_left_out(boxes):
