@@ -8,11 +8,11 @@ from dataclasses import replace
 
 import numpy as np
 
-from planner.columns import choice_columns, layer_times
+from planner.columns import choice_columns, mode_times
 from planner.costs import stage_layers
 from planner.frontier import Candidate
 from planner.layout import Layout, Recompute
-from planner.mixed import ends_of, mode_times, most_layers
+from planner.mixed import ends_of, most_layers
 from planner.partition import balance, spread
 from planner.rank_bounds import Pricing
 from planner.schedules.action import loop_placement, v_placement
@@ -28,8 +28,7 @@ def assemble(space: Space, pricing: Pricing, candidate: Candidate) -> Layout | N
         return _mixed(space, pricing, candidate, layout, placement)
     if layout.pp == 1:
         return layout
-    index = np.array([candidate.choice])
-    times = layer_times(space, candidate.choices.take(index), pricing.software, pricing.costs)
+    times = candidate.times.take(np.array([candidate.choice]))
     first, last, _ = ends_of(layout.schedule, np.array([layout.pp]))
     extra = first[0] * times.first.both[0] + last[0] * times.last.both[0]
     counts = even_split(space.model.layers, float(times.block.both[0]), extra.tolist())
@@ -88,7 +87,7 @@ def _mixed(
         chunks=np.array([layout.chunks]),
         microbatches=np.array([layout.microbatches]),
     )[:, 0]
-    times = mode_times(space, pricing, choices)
+    times = mode_times(space, choices, pricing.software, pricing.costs, range(len(RECOMPUTES)))
     first, last, _ = ends_of(layout.schedule, columns.pp)
     extra = first[0] * times[0].first.both[0] + last[0] * times[0].last.both[0]
     layers = np.arange(space.model.layers + 1)

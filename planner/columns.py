@@ -6,6 +6,7 @@ links it crosses. Each distinct combination is priced once and looked up.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field, fields, replace
 from typing import Any, Literal
 
@@ -129,13 +130,27 @@ def choice_columns(space: Space, choices: Choices) -> LayoutColumns:
 
 def layer_times(space: Space, choices: Choices, software: Software, costs: CostTable | None) -> LayerTimes:
     """Return the times of `choices`; see `LayerTimes`."""
+    return mode_times(space, choices, software, costs)[0]
+
+
+def mode_times(
+    space: Space,
+    choices: Choices,
+    software: Software,
+    costs: CostTable | None,
+    modes: Sequence[int | None] = (None,),
+) -> list[LayerTimes]:
+    """Return the times of `choices` once for each of `modes`, a recomputation; None is the choices' own."""
     columns = choice_columns(space, choices)
     first, inverse = _distinct(space.cluster, columns)
     if costs is None:
         pieces, known = _analytic(space, software, columns, first), np.ones(len(first), dtype=bool)
     else:
         pieces, known = _measured(space, costs, choices, first)
-    return _assemble(pieces, known, inverse, choices.recompute)
+    own = choices.recompute
+    return [
+        _assemble(pieces, known, inverse, own if mode is None else np.full_like(own, mode)) for mode in modes
+    ]
 
 
 def _distinct(cluster: ClusterSpec, columns: LayoutColumns) -> tuple[Column, Column]:

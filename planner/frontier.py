@@ -16,6 +16,7 @@ import itertools
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -38,10 +39,11 @@ LEANEST = np.array([*RECOMPUTES, "full"])
 
 @dataclass(frozen=True, kw_only=True)
 class Candidate:
-    """One complete layout: row `row` of `variants`, of row `choice` of `choices`."""
+    """One complete layout: row `row` of `variants`, of row `choice` of `choices` and their `times`."""
 
     expected_seconds: float
     choices: Choices
+    times: LayerTimes
     variants: Variants
     row: int
 
@@ -92,14 +94,13 @@ class _ChoiceBatch(_Batch):
 @dataclass
 class _VariantBatch(_Batch):
     choices: Choices = field(kw_only=True)
+    times: LayerTimes = field(kw_only=True)
     variants: Variants = field(kw_only=True)
 
 
 @dataclass
 class _MixedBatch(_VariantBatch):
     """Variants bounded as if nothing were recomputed, to be bounded again by what fits."""
-
-    times: LayerTimes = field(kw_only=True)
 
 
 class Frontier:
@@ -132,7 +133,11 @@ class Frontier:
                 expected, row = batch.least, int(batch.next(1)[0])
                 self._push(batch)
                 yield Candidate(
-                    expected_seconds=expected, choices=batch.choices, variants=batch.variants, row=row
+                    expected_seconds=expected,
+                    choices=batch.choices,
+                    times=batch.times,
+                    variants=batch.variants,
+                    row=row,
                 )
                 continue
             elif isinstance(batch, _ChoiceBatch):
@@ -147,7 +152,7 @@ class Frontier:
         one = np.array([candidate.row])
         variants = _take_variants(candidate.variants, one)
         choices = candidate.choices.take(variants.choice)
-        times = layer_times(self.space, choices, self.pricing.software, self.pricing.costs)
+        times = candidate.times.take(np.array([candidate.choice]))
         load = loads(self.space.model.layers, self.space.skeletons.pp[choices.skeleton], times)
         variants = replace(variants, choice=np.array([0]))
         bounds, _, _ = variant_bounds(self.space, self.pricing, choices, variants, times=times, load=load)
@@ -210,13 +215,10 @@ class Frontier:
         self.infeasible["memory"] += int(np.count_nonzero(~possible))
         mixed = choices.recompute[variants.choice] == MIXED
         plain, rest = (np.flatnonzero(possible & kind) for kind in (~mixed, mixed))
+        shared: dict[str, Any] = {"choices": choices, "times": times, "variants": variants}
         return (
-            _VariantBatch(
-                *_sorted(expected[plain], bounds[plain], plain), choices=choices, variants=variants
-            ),
-            _MixedBatch(
-                *_sorted(expected[rest], bounds[rest], rest), choices=choices, variants=variants, times=times
-            ),
+            _VariantBatch(*_sorted(expected[plain], bounds[plain], plain), **shared),
+            _MixedBatch(*_sorted(expected[rest], bounds[rest], rest), **shared),
         )
 
     def _mixed(self, parent: _MixedBatch, rows: Column) -> _VariantBatch:
@@ -229,7 +231,10 @@ class Frontier:
         kept = np.flatnonzero(useful & np.isfinite(bounds))
         expected = np.maximum(before, bounds)[kept]
         return _VariantBatch(
-            *_sorted(expected, bounds[kept], rows[kept]), choices=parent.choices, variants=parent.variants
+            *_sorted(expected, bounds[kept], rows[kept]),
+            choices=parent.choices,
+            times=parent.times,
+            variants=parent.variants,
         )
 
 

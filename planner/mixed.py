@@ -12,26 +12,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from planner.bounds import depth
-from planner.columns import COLUMNS, LayerTimes, LayoutColumns, Seconds, choice_columns, layer_times
+from planner.columns import COLUMNS, LayerTimes, LayoutColumns, Seconds, choice_columns, mode_times
 from planner.costs import memory
 from planner.rank_bounds import Pricing, rank_bytes
 from planner.schedules.families import find_family
 from planner.space import RECOMPUTES, Choices, Column, Space, Variants
 
 STEPS = 24  # halvings of the slowest rank's time
-
-
-def mode_times(space: Space, pricing: Pricing, choices: Choices) -> list[LayerTimes]:
-    """Return the times of `choices` under each uniform recomputation."""
-    return [
-        layer_times(
-            space,
-            replace(choices, recompute=np.full_like(choices.recompute, mode)),
-            pricing.software,
-            pricing.costs,
-        )
-        for mode in range(len(RECOMPUTES))
-    ]
 
 
 def ends_of(name: str, pp: Column) -> tuple[Seconds, Seconds, NDArray[np.bool_]]:
@@ -90,7 +77,7 @@ def mixed_bounds(
     picked = choices.take(variants.choice)
     columns = replace(choice_columns(space, picked), zero=variants.zero)
     microbatches = space.skeletons.microbatches[picked.skeleton]
-    times = mode_times(space, pricing, picked)
+    times = mode_times(space, picked, pricing.software, pricing.costs, range(len(RECOMPUTES)))
     layers = space.model.layers
     for schedule in np.unique(variants.schedule).tolist():
         own = np.flatnonzero(variants.schedule == schedule)

@@ -30,7 +30,7 @@ from profiles.costs import CostTable
 from profiles.errors import ConfigError, InfeasibleError
 from profiles.model import ModelSpec
 
-EFFORT = 250_000  # simulated actions, about a second
+EFFORT = 100_000  # simulated actions, about half a second
 OVERHEAD = 1_000  # of one price, in simulated actions
 
 
@@ -178,7 +178,7 @@ class _Contest:
 def actions(layout: Layout) -> int:
     """Return about how many actions are simulated to price `layout`; long schedules are simulated in part."""
     per_microbatch = layout.stages * (3 if find_family(layout.schedule).split else 2)
-    return per_microbatch * min(layout.microbatches, max(1, 7 * layout.pp))
+    return per_microbatch * min(layout.microbatches, max(1, 5 * layout.pp))
 
 
 def _nothing_fits(model: ModelSpec, devices: int, infeasible: Counter[str], target: str) -> str:

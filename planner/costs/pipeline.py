@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 
 import numpy as np
 
@@ -15,6 +16,7 @@ from planner.schedules.families import FAMILIES, build
 from planner.schedules.simulate import simulate
 from planner.schedules.times import StageTimes
 
+SETTLED = 2  # rounds after which a schedule repeats
 MAX_ACTIONS = 3_000  # longer schedules are simulated in part: they repeat
 
 
@@ -51,6 +53,7 @@ def closed_seconds(
     return microbatches * slowest_rank_seconds + (ranks - 1) * rank_seconds / chunks
 
 
+@lru_cache(maxsize=256)
 def run(schedule: str, times: StageTimes, *, ranks: int, chunks: int, microbatches: int) -> Pipeline:
     """Simulate `schedule`, in part if it is long: in the steady state a step grows by a fixed amount a round.
 
@@ -61,12 +64,12 @@ def run(schedule: str, times: StageTimes, *, ranks: int, chunks: int, microbatch
         return _closed(schedule, times, ranks=ranks, chunks=chunks, microbatches=microbatches)
     total = 2 * microbatches * ranks * chunks
     rounds = microbatches // ranks
-    if rounds < 6 or (total <= MAX_ACTIONS and ranks > 1):
+    if rounds < 4 or (total <= MAX_ACTIONS and ranks > 1):
         return _simulate(schedule, times, ranks, chunks, microbatches)
     rest = microbatches % ranks
-    short = _simulate(schedule, times, ranks, chunks, 3 * ranks + rest)
-    longer = _simulate(schedule, times, ranks, chunks, 4 * ranks + rest)
-    repeats = rounds - 3
+    short = _simulate(schedule, times, ranks, chunks, SETTLED * ranks + rest)
+    longer = _simulate(schedule, times, ranks, chunks, (SETTLED + 1) * ranks + rest)
+    repeats = rounds - SETTLED
 
     def extend(a: Sequence[float], b: Sequence[float]) -> tuple[float, ...]:
         return tuple(x + repeats * (y - x) for x, y in zip(a, b, strict=True))
