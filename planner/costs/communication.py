@@ -71,14 +71,20 @@ def path(cluster: ClusterSpec, degree: Number, stride: Number) -> Path:
     hop = np.zeros_like(rate)
     outer_hop = np.zeros_like(rate)
     inside = np.ones_like(rate)  # members that the links so far join
+    inner = None
     for link in cluster.links:
         span = float(link.span or cluster.devices)
         members = np.minimum(degree, np.maximum(1.0, span // stride))
         crossed = members > inside
         wire = link.bytes_per_second * LINK_EFFICIENCY[link.kind]
-        # The ring leaves an inner island of `inside` members, all of whose ports serve it.
-        available = wire * inside / link.shared_by
-        rate = np.where(crossed, np.minimum(rate, available), rate)
+        # The ring leaves an inner island of `inside` members, all of whose ports serve it. In a mesh of direct
+        # links, though, a longer ring is a ring of its own over links that lie idle in a shorter one.
+        mesh = (
+            inner is not None and link.kind == inner.kind and link.bytes_per_second > inner.bytes_per_second
+        )
+        available = wire * (1.0 if mesh else inside) / link.shared_by
+        rate = np.where(crossed, available if mesh else np.minimum(rate, available), rate)
+        inner = link
         first = crossed & (hop == 0)
         hop = np.where(first, link.latency_seconds, hop)
         outer_hop = np.where(crossed, link.latency_seconds, outer_hop)

@@ -8,8 +8,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from planner.costs.communication import LINK_EFFICIENCY, path
 from planner.probe.assemble import cluster_of
 from planner.probe.links import link_classes, nearest_nics, network_link
+from profiles.presets import cluster_preset
 from profiles.topology import NodeDevice, NodeNic, NodeTopology
 
 
@@ -114,3 +116,20 @@ def test_any_wiring_gives_a_valid_cluster(data):
     assert spans[:-1] == sorted(spans[:-1])
     assert count == 1 or spans[-2] == count
     assert cluster.with_nodes(4).devices == 4 * count
+
+
+def test_planner_prices_each_run_of_a_mesh_by_its_own_links():
+    """Four boards with four links each way: a pair rings at 100 GB/s, all four at 300, and the preset agrees."""
+    cluster = cluster_of(node_of(4, lambda a, b: "NV4"))
+    nominal = LINK_EFFICIENCY["nvlink"]
+    assert path(cluster, 2, 1).bytes_per_second == pytest.approx(100e9 * nominal)
+    assert path(cluster, 4, 1).bytes_per_second == pytest.approx(300e9 * nominal)
+    preset = cluster_preset("dgx1-v100")
+    assert path(preset, 8, 1).bytes_per_second == pytest.approx(150e9 * nominal)
+
+
+def test_planner_prices_pairs_that_pcie_joins():
+    node = node_of(4, lambda a, b: "NV4" if b == a + 1 and a % 2 == 0 else "SYS")
+    cluster = cluster_of(node)
+    assert path(cluster, 2, 1).bytes_per_second == pytest.approx(100e9 * LINK_EFFICIENCY["nvlink"])
+    assert path(cluster, 4, 1).bytes_per_second == pytest.approx(2 * 31.5e9 * LINK_EFFICIENCY["pcie"])
