@@ -77,8 +77,8 @@ def path(cluster: ClusterSpec, degree: Number, stride: Number) -> Path:
         members = np.minimum(degree, np.maximum(1.0, span // stride))
         crossed = members > inside
         wire = link.bytes_per_second * LINK_EFFICIENCY[link.kind]
-        # The ring leaves an inner island of `inside` members, all of whose ports serve it. In a mesh of direct
-        # links, though, a longer ring is a ring of its own over links that lie idle in a shorter one.
+        # The ring leaves an inner island of `inside` members, all of whose ports serve it. In a mesh of
+        # direct links, though, a longer ring has links of its own that lie idle in a shorter one.
         mesh = (
             inner is not None and link.kind == inner.kind and link.bytes_per_second > inner.bytes_per_second
         )

@@ -119,7 +119,7 @@ def test_any_wiring_gives_a_valid_cluster(data):
 
 
 def test_planner_prices_each_run_of_a_mesh_by_its_own_links():
-    """Four boards with four links each way: a pair rings at 100 GB/s, all four at 300, and the preset agrees."""
+    """Four boards with four links each way: a pair rings at 100 GB/s, all four at 300."""
     cluster = cluster_of(node_of(4, lambda a, b: "NV4"))
     nominal = LINK_EFFICIENCY["nvlink"]
     assert path(cluster, 2, 1).bytes_per_second == pytest.approx(100e9 * nominal)
