@@ -95,10 +95,11 @@ def cases_from(data: Any, source: str) -> Iterator[Case | Unpriced]:
     if not isinstance(data, dict) or not ("records" in data or "rows" in data):
         yield Unpriced(id=source, source=source, reason="not a table of records")
         return
+    remarks = " ".join(str(text) for text in _map(data.get("meta")).values() if isinstance(text, str))
     for number, record in enumerate([*_list(data.get("records")), *_expanded(data, source)]):
         name = str(_map(record).get("id", f"{source}-{number}"))
         try:
-            yield _case(_map(record), name, source)
+            yield _case(_map(record), name, source, remarks)
         except SkippedError as reason:
             yield Unpriced(id=name, source=source, reason=str(reason))
         except (CuboidError, TypeError, ValueError, ZeroDivisionError, OverflowError) as error:
@@ -139,7 +140,7 @@ def _expanded(data: Data, source: str) -> list[Any]:
     return records
 
 
-def _case(record: Data, name: str, source: str) -> Case:
+def _case(record: Data, name: str, source: str, remarks: str) -> Case:
     kind = str(record.get("kind", "training_run"))
     if kind not in {"training_run", "memory_only"}:
         raise SkippedError(f"a record of kind '{kind}' is not a training run")
@@ -157,10 +158,10 @@ def _case(record: Data, name: str, source: str) -> Case:
     layout = Layout(**layout_data, overlap=Overlap(**overlap))
     machine = cluster_of(cluster, layout.world_size, assumed)
     step = None if kind == "memory_only" else _step_seconds(spec, layout, measured, derived)
-    peak, view = _peak(measured)
+    peak, view = _peak(measured, f"{remarks} {record.get('notes')} {record.get('confidence')}".lower())
     oom = bool(measured.get("out_of_memory"))
     if step is None and peak is None and not oom:
-        raise SkippedError("the source gives neither step time, throughput in tokens nor memory")
+        raise SkippedError("the source gives neither step time, throughput in tokens nor usable memory")
     return Case(
         id=name,
         source=source,
@@ -316,7 +317,7 @@ def _schedule(
         chunks = 1
         if pp > 1:
             assumed.append("no interleaving")
-    chunks = max(1, min(chunks, model.layers // pp)) if pp > 1 else 1
+    chunks = max(1, min(chunks, (model.layers + 2) // pp)) if pp > 1 else 1  # the ends may hold no block
     name = "interleaved-1f1b" if chunks > 1 else "1f1b"
     if pp > 1:
         for words, family, count in (
@@ -352,14 +353,22 @@ def _step_seconds(model: ModelSpec, layout: Layout, measured: Data, derived: Dat
     return None
 
 
-def _peak(measured: Data) -> tuple[float | None, MemoryView]:
+def _peak(measured: Data, remarks: str) -> tuple[float | None, MemoryView]:
+    """Return the peak and what it counts: allocated tensors, unless the source says otherwise."""
     if measured.get("peak_allocated_gib"):
         return float(measured["peak_allocated_gib"]) * 2**30, "allocated"
+    view: MemoryView = "allocated"
+    if "nvidia-smi" in remarks:
+        view = "device"
+    elif "reserved" in remarks:
+        view = "reserved"
+    if "allocator reserve" in remarks:
+        return None, view  # a pool of unknown size says nothing about what the run needs
     if measured.get("peak_memory_gib"):
-        return float(measured["peak_memory_gib"]) * 2**30, "reserved"
+        return float(measured["peak_memory_gib"]) * 2**30, view
     if measured.get("peak_memory_gb"):
-        return float(measured["peak_memory_gb"]) * 1e9, "device"
-    return None, "device"
+        return float(measured["peak_memory_gb"]) * 1e9, view
+    return None, view
 
 
 def _map(value: Any) -> Data:

@@ -47,15 +47,25 @@ def software_of(record: Mapping[str, Any], assumed: list[str]) -> tuple[Software
     overlap = bool(flash) if stated is None else bool(stated)
     if "overlaps disabled" in str(training.get("overlap", "")):
         overlap = False
-    base = MATERIALISED if not flash else SHARDED if sharded else COMPILED if compiled else MODERN
+    base = MATERIALISED if not flash else COMPILED if compiled else SHARDED if sharded else MODERN
+    stated_fp32 = "fp32" in str(training.get("grad_accumulation") or "")
     group = re.search(r"over (\d+) ranks", zero)
     per_operation = "op" in str(training.get("recompute") or "").lower().replace("optim", "")
     software = replace(
         base,
-        gradient_bytes=4 if bf16 and not sharded else 2,
+        gradient_bytes=4 if (bf16 or stated_fp32) and not sharded else 2,
         dropout=not gated and not flash,
         single_rail=sharded and not flash,
         zero_group=int(group.group(1)) if group else None,
         selective_keeps_matmuls=0.5 if per_operation else None,
+        buffer_bytes=_buffer_bytes(training),
     )
     return software, {"dp": overlap, "tp": False, "pp": False}
+
+
+def _buffer_bytes(training: Mapping[str, Any]) -> int:
+    """Return the flat gradient copies of DeepSpeed's optimizer wrappers, which the source has to name."""
+    words = f"{training.get('framework') or ''} {training.get('schedule') or ''}".lower()
+    if "deepspeed" not in words:
+        return 0
+    return 4 if "fp32" in str(training.get("grad_accumulation") or "") else 2

@@ -35,7 +35,8 @@ def block_activation_bytes(
     gates = 2 if model.gated_mlp else 1
     streams = (4 * e + 2 * mask) * outer  # inputs of both norms and of both column-parallel products
     attention = e * tokens * (2 * model.query_width + 2 * model.kv_width) / tp
-    inner = e * (gates + 1) * tokens * model.ffn_hidden / tp
+    kept_inner = gates + (2 if model.gated_mlp and not software.fused_mlp else 1)
+    inner = e * kept_inner * tokens * model.ffn_hidden / tp
     heads = part.microbatch * model.heads / tp
     if software.flash_attention:
         core = 4 * heads * model.seq_len
@@ -43,7 +44,13 @@ def block_activation_bytes(
         core = (e + mask * (e + 1)) * heads * model.seq_len**2
     kept = streams + attention + inner
     mode = np.asarray(recompute)
-    selective = kept + (core if software.flash_attention else 0.0)
+    if software.selective_keeps_matmuls is not None:
+        products = model.query_width + 2 * model.kv_width + gates * model.ffn_hidden
+        share = software.selective_keeps_matmuls * e * tokens
+        selective = e * outer + e * tokens * model.query_width / tp
+        selective = selective + share * (products / tp + 2 * model.hidden / part.outer_tp)
+    else:
+        selective = kept + (core if software.flash_attention else 0.0)
     return np.where(mode == "full", e * outer, np.where(mode == "selective", selective, kept + core))
 
 
@@ -61,9 +68,9 @@ def head_activation_bytes(model: ModelSpec, part: Slice) -> Number:
 
 
 def head_workspace_bytes(model: ModelSpec, part: Slice) -> Number:
-    """Bytes that live only while the loss is computed: short logits and their fp32 gradient."""
+    """Bytes that live only while the loss is computed: the gradient of the logits."""
     tokens = part.microbatch * model.seq_len
-    return (part.element_bytes + 4) * tokens * np.ceil(model.vocab / part.tp)
+    return 4 * tokens * np.ceil(model.vocab / part.tp)
 
 
 def weight_bytes(parameters: Number, precision: Precision, dp: Number, zero: Number) -> Number:
@@ -74,8 +81,9 @@ def weight_bytes(parameters: Number, precision: Precision, dp: Number, zero: Num
 def gradient_bytes(
     parameters: Number, software: Software, precision: Precision, dp: Number, zero: Number
 ) -> Number:
-    """Accumulated gradients."""
-    return gradient_element_bytes(software, precision) * parameters / np.where(np.asarray(zero) >= 2, dp, 1)
+    """Accumulated gradients, and flat copies of them."""
+    sharded = np.where(np.asarray(zero) >= 2, dp, 1)
+    return (gradient_element_bytes(software, precision) / sharded + software.buffer_bytes) * parameters
 
 
 def gradient_element_bytes(software: Software, precision: Precision) -> int:
@@ -92,6 +100,17 @@ def optimizer_bytes(parameters: Number, precision: Precision, dp: Number, zero: 
 
 
 def fits(device: DeviceSpec, total_bytes: Number) -> Number:
-    """Whether a rank with `total_bytes` runs, leaving room for what the allocator cannot reuse."""
-    tensors = total_bytes - device.context_bytes
-    return total_bytes + FRAGMENTATION * tensors <= device.memory_bytes
+    """Whether a rank with `total_bytes` runs; an allocator frees what it cannot reuse before it fails."""
+    return total_bytes <= device.memory_bytes
+
+
+def tight(device: DeviceSpec, total_bytes: Number) -> Number:
+    """Whether a rank runs, but with less room than fragmentation usually takes."""
+    reserved = total_bytes + FRAGMENTATION * (total_bytes - device.context_bytes)
+    return fits(device, total_bytes) & (reserved > device.memory_bytes)
+
+
+def gathered_bytes(model: ModelSpec, precision: Precision, tp: Number, zero: Number) -> Number:
+    """Bytes of whole blocks under ZeRO-3: the weights in use, the next ones, and one block's gradients."""
+    block = ELEMENT_BYTES[precision] * model.block_parameters / tp
+    return np.where(np.asarray(zero) >= 3, 3 * block, 0.0)

@@ -127,6 +127,9 @@ def assess(
         parameters=parameters,
         costs=table,
     )
+    if memory.tight(cluster.device, usage.peak_bytes):
+        full = usage.peak_bytes / cluster.device.memory_bytes
+        notes.append(f"memory is {full:.0%} full: fragmentation may exhaust it")
     estimate = Estimate(
         step_seconds=step,
         tokens_per_second=layout.global_batch * model.seq_len / step,
@@ -325,6 +328,8 @@ def _memory(
     for rank, count in enumerate(parameters):
         own = [stage for stage, owner in enumerate(line.placement) if owner == rank]
         kept, workspace = 0.0, context + (memory.BUCKET_BYTES if layout.dp > 1 else 0.0)
+        if layout.dp > 1:
+            workspace += float(memory.gathered_bytes(model, layout.precision, layout.tp, layout.zero))
         transient = 0.0
         for stage in own:
             mode = layout.recompute_of(stage)

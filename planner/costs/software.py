@@ -26,6 +26,8 @@ class Software:
         scatter_bytes: size of one gradient element in the per-microbatch scatter of ZeRO-2 and 3.
         zero_group: over how many ranks ZeRO-1 shards; null: all of dp.
         single_rail: gathers parameter by parameter and so reaches one port's bandwidth.
+        buffer_bytes: flat copies of gradients for communication, per parameter and not sharded.
+        fused_mlp: a gated MLP recomputes its activation in the backward instead of keeping it.
         tp_overlap, pp_overlap: share of that communication hidden where the layout asks for overlap.
     """
 
@@ -40,6 +42,8 @@ class Software:
     gap_seconds: float = 5e-6
     scatter_bytes: int = 2
     single_rail: bool = False
+    buffer_bytes: int = 0
+    fused_mlp: bool = False
     tp_overlap: float = 0.7
     pp_overlap: float = 0.9
     source: str = "assumed"
@@ -53,6 +57,7 @@ MODERN = Software(
 )
 COMPILED = Software(
     name="compiled",
+    fused_mlp=True,
     host_factor=3.0,
     gap_seconds=2e-6,
     source="flash attention, element-wise kernels fused by a compiler",
