@@ -1,6 +1,7 @@
 """Pipeline schedules as data: build, check, simulate, lower, draw."""
 
 from planner.schedules.action import Action, Kind, Message, Schedule, loop_placement, v_placement
+from planner.schedules.auto import AUTO, Problem, auto
 from planner.schedules.blocking import simulate_lowered
 from planner.schedules.check import check, check_cells, check_parsed
 from planner.schedules.families import FAMILIES, build, find_family
@@ -18,6 +19,7 @@ from planner.schedules.times import StageTimes
 from planner.schedules.versions import forward_versions, weight_versions
 
 __all__ = [
+    "AUTO",
     "FAMILIES",
     "Action",
     "Family",
@@ -26,11 +28,13 @@ __all__ = [
     "LoweredSchedule",
     "Message",
     "ParsedSchedule",
+    "Problem",
     "Schedule",
     "ScheduleError",
     "ScheduleRefused",
     "StageTimes",
     "Timeline",
+    "auto",
     "build",
     "check",
     "check_cells",

@@ -13,22 +13,25 @@ from __future__ import annotations
 import itertools
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 
-from planner.schedules.action import Kind, Schedule, loop_placement, v_placement
-from planner.schedules.families import NAMED, build
-from planner.schedules.family import ScheduleError
+from planner.schedules.action import Action, Kind, Schedule, loop_placement, v_placement
+from planner.schedules.family import Family, ScheduleError
 from planner.schedules.fill import fill_weights
 from planner.schedules.generate import Policy, generate
 from planner.schedules.improve import improve, score_of
 from planner.schedules.memory import peak_stage_activations
+from planner.schedules.named import NAMED, build_family
 from planner.schedules.simulate import simulate
 from planner.schedules.times import StageTimes
 from profiles.errors import InfeasibleError
 
 TimesOf = Callable[[Sequence[int]], StageTimes]
+Candidate = Callable[[], Schedule | None]
 
 _LARGE = 40_000  # actions above which candidates are compared on fewer microbatches
-_FINALISTS = 3
+_FINALISTS, _CLOSE = 2, 1.002  # how many of them are then compared in full, if within this of the best
+_SEARCHES = 4
 EFFORT = 400_000  # actions simulated while improving, about a second
 
 
@@ -89,14 +92,13 @@ def auto(problem: Problem, *, effort: int = EFFORT) -> Schedule:
         )
     bound = problem.bound() * (1 + 1e-9)
     best = _best(problem, bound)
-    actions = sum(map(len, best.actions))
-    times = problem.times_of(best.placement)
-    for seed in range(4):
+    tries = min(4000, effort // (_SEARCHES * sum(map(len, best.actions))))
+    for seed in range(_SEARCHES if tries else 0):
         best = improve(
             best,
-            times,
+            problem.times_of(best.placement),
             limits=problem.limits(best.chunks),
-            tries=min(4000, effort // (4 * actions)),
+            tries=tries,
             bound=bound,
             seed=seed,
         )
@@ -105,54 +107,62 @@ def auto(problem: Problem, *, effort: int = EFFORT) -> Schedule:
 
 def _best(problem: Problem, bound: float) -> Schedule:
     """Return the best candidate; for large problems of those that are best with fewer microbatches."""
-    size = 3 * problem.ranks * problem.microbatches * (problem.chunks or 1)
-    if size <= _LARGE:
-        return _first(problem, _candidates(problem), bound)
-    fewer = min(problem.microbatches, 2 * problem.ranks + 2)
-    small = replace(problem, microbatches=fewer)
+    if 3 * problem.ranks * problem.microbatches * (problem.chunks or 1) <= _LARGE:
+        return _first(problem, _candidates(problem, thorough=True), bound)
+    small = replace(problem, microbatches=min(problem.microbatches, 2 * problem.ranks))
     small_bound = small.bound() * (1 + 1e-9)
     ranked = []
-    for index, candidate in enumerate(_candidates(small)):
-        schedule = candidate()
-        if schedule is not None and _fits(small, schedule):
-            score = score_of(simulate(schedule, small.times_of(schedule.placement)))
+    for index, candidate in enumerate(_candidates(small, thorough=False)):
+        score = _score(small, candidate())
+        if score is not None:
             ranked.append((score, index))
             if score[0] <= small_bound:
                 break
-    chosen = {index for _, index in sorted(ranked)[:_FINALISTS]}
-    finalists = [c for index, c in enumerate(_candidates(problem)) if index in chosen]
+    ranked.sort()
+    close = ranked[0][0][0] * _CLOSE
+    chosen = {index for score, index in ranked[:_FINALISTS] if score[0] <= close}
+    finalists = [c for index, c in enumerate(_candidates(problem, thorough=False)) if index in chosen]
     return _first(problem, iter(finalists), bound)
 
 
-def _first(problem: Problem, candidates: Iterator[Callable[[], Schedule | None]], bound: float) -> Schedule:
+def _first(problem: Problem, candidates: Iterator[Candidate], bound: float) -> Schedule:
+    """Return the best candidate, or the first that reaches `bound`."""
     best, best_score = None, (float("inf"),) * 3
     for candidate in candidates:
         schedule = candidate()
-        if schedule is None or not _fits(problem, schedule):
-            continue
-        score = score_of(simulate(schedule, problem.times_of(schedule.placement)))
-        if score < best_score:
+        score = _score(problem, schedule)
+        if score is not None and score < best_score:
             best, best_score = schedule, score
-        if score[0] <= bound:
+        if best_score[0] <= bound:
             break
     assert best is not None  # naive holds one microbatch, which every limit allows
     return best
 
 
-def _fits(problem: Problem, schedule: Schedule) -> bool:
+def _score(problem: Problem, schedule: Schedule | None) -> tuple[float, float, float] | None:
+    """Return what is minimised, or None for a schedule that does not exist or does not fit."""
+    if schedule is None:
+        return None
     limits = problem.limits(schedule.chunks)
-    return all(peak <= limit for peak, limit in zip(peak_stage_activations(schedule), limits, strict=True))
+    if any(peak > limit for peak, limit in zip(peak_stage_activations(schedule), limits, strict=True)):
+        return None
+    return score_of(simulate(schedule, problem.times_of(schedule.placement)))
 
 
-def _candidates(problem: Problem) -> Iterator[Callable[[], Schedule | None]]:
-    """Yield functions that build one candidate each, the most promising first."""
-    for family in reversed([family for family in NAMED if family.flush]):
-        yield lambda name=family.name: _named(problem, name)  # type: ignore[misc]
+def _candidates(problem: Problem, *, thorough: bool) -> Iterator[Candidate]:
+    """Yield functions that build one candidate each; cheap and promising ones first."""
+    families = [family for family in NAMED if family.flush]
+    for family in families:
+        yield partial(_named, problem, family)
+    for family in families:
         if family.split:
-            yield lambda name=family.name: _refilled(problem, name)  # type: ignore[misc]
+            yield partial(_refilled, problem, family)
     for placement in problem.placements():
-        for policy in _policies(problem):
-            yield lambda at=placement, by=policy: _generated(problem, at, by)  # type: ignore[misc]
+        for policy in _policies(problem) if thorough else _FEW_POLICIES:
+            yield partial(_generated, problem, placement, policy)
+
+
+_FEW_POLICIES = (Policy(), Policy(patience=0.5))
 
 
 def _policies(problem: Problem) -> Iterator[Policy]:
@@ -176,16 +186,18 @@ def _generated(problem: Problem, placement: tuple[int, ...], policy: Policy) -> 
     )
 
 
-def _named(problem: Problem, name: str) -> Schedule | None:
+def _named(problem: Problem, family: Family) -> Schedule | None:
     try:
-        return build(name, ranks=problem.ranks, microbatches=problem.microbatches, chunks=problem.chunks)
+        return build_family(
+            family, ranks=problem.ranks, microbatches=problem.microbatches, chunks=problem.chunks
+        )
     except ScheduleError:
         return None  # not with these chunks
 
 
-def _refilled(problem: Problem, name: str) -> Schedule | None:
+def _refilled(problem: Problem, family: Family) -> Schedule | None:
     """Return the family's order of F and I, with each W where these durations leave a gap."""
-    schedule = _named(problem, name)
+    schedule = _named(problem, family)
     if schedule is None:
         return None
     orders = [
@@ -196,11 +208,42 @@ def _refilled(problem: Problem, name: str) -> Schedule | None:
         ]
         for row in schedule.actions
     ]
+    limits = problem.limits(schedule.chunks)
+    if problem.memory_limit is None:
+        limits = peak_stage_activations(schedule)
+    elif any(_least(order) > limit for order, limit in zip(orders, limits, strict=True)):
+        return None  # too much in flight wherever the W go
     return fill_weights(
         orders,
         name="auto",
         microbatches=problem.microbatches,
         placement=schedule.placement,
         times=problem.times_of(schedule.placement),
-        limits=problem.limits(schedule.chunks),
+        limits=limits,
     )
+
+
+def _least(order: Sequence[Action]) -> int:
+    """Return the most activations held by a rank with this order of F and I, each W done at once."""
+    changes = (1 if action.kind == Kind.F else -1 for action in order)
+    return max(itertools.accumulate(changes))
+
+
+def _auto_by_name(ranks: int, microbatches: int, chunks: int) -> Schedule:
+    problem = Problem(
+        ranks=ranks,
+        microbatches=microbatches,
+        chunks=chunks,
+        times_of=lambda placement: StageTimes.uniform(stages=len(placement)),
+    )
+    return auto(problem)
+
+
+AUTO = Family(
+    name="auto",
+    summary="searched for the given durations, transfers and memory; by name alone for F = I = W",
+    source="Cuboid",
+    build=_auto_by_name,
+    chunked=True,
+    split=True,
+)
