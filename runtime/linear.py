@@ -15,6 +15,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Hashable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from typing import Any
 
 import torch
@@ -115,33 +116,47 @@ def zero_gradient(parameter: Tensor) -> Tensor:
     return parameter.grad
 
 
-class _Linear(torch.autograd.Function):
+class _Linears(torch.autograd.Function):
+    """Several linears of one input: its gradient is added up in one tensor, without passes of autograd.
+
+    Parameters come as weight, bias, weight, bias, …; a bias may be None.
+    """
+
     @staticmethod
     def forward(
-        ctx: Any, inputs: Tensor, weight: Tensor, bias: Tensor | None, deferred: DeferredGradients
-    ) -> Tensor:
-        ctx.save_for_backward(inputs, weight)  # autograd then notices a weight changed too early
-        ctx.weight, ctx.bias, ctx.deferred = weight, bias, deferred
-        return functional.linear(inputs, weight, bias)
+        ctx: Any, inputs: Tensor, deferred: DeferredGradients, *parameters: Tensor | None
+    ) -> Tensor | tuple[Tensor, ...]:
+        weights = parameters[::2]
+        ctx.save_for_backward(inputs, *weights)  # autograd then notices a weight changed too early
+        ctx.deferred, ctx.parameters = deferred, parameters
+        results = tuple(map(partial(functional.linear, inputs), weights, parameters[1::2]))
+        return results if len(results) > 1 else results[0]
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, None, None, None]:
-        inputs, values = ctx.saved_tensors
-        weight, bias = ctx.weight, ctx.bias
-        wanted = ctx.needs_input_grad
-        rows = gradient.flatten(0, -2)
-        result = (rows @ values).view(inputs.shape) if wanted[0] else None
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
+        inputs, *weights = ctx.saved_tensors
+        parameters, wanted = ctx.parameters, ctx.needs_input_grad
+        rows = [gradient.flatten(0, -2) for gradient in gradients]
+        result = None
+        if wanted[0]:
+            result = rows[0] @ weights[0]
+            for more, weight in zip(rows[1:], weights[1:], strict=True):
+                result.addmm_(more, weight)
+            result = result.view(inputs.shape)
 
         def work() -> None:
-            if wanted[1]:
-                accumulate_product(weight, rows, inputs.flatten(0, -2))
-            if bias is not None and wanted[2]:
-                accumulate(bias, rows.sum(0))
+            flat = inputs.flatten(0, -2)
+            for number, row in enumerate(rows):
+                weight, bias = parameters[2 * number : 2 * number + 2]
+                if wanted[2 + 2 * number]:
+                    accumulate_product(weight, row, flat)
+                if wanted[3 + 2 * number]:
+                    accumulate(bias, row.sum(0))
 
-        if wanted[1] or wanted[2]:
+        if any(wanted[2:]):
             ctx.deferred.add(work)
-        return result, None, None, None
+        return result, None, *(None for _ in parameters)
 
 
 class Linear(DeferringModule):
@@ -159,7 +174,14 @@ class Linear(DeferringModule):
 
 def linear(inputs: Tensor, weight: Tensor, bias: Tensor | None, deferred: DeferredGradients) -> Tensor:
     """Apply Y = X·Wᵀ + b whose weight and bias gradients go through `deferred`."""
-    return apply(_Linear, inputs, weight, bias, deferred)
+    return apply(_Linears, inputs, deferred, weight, bias)
+
+
+def linears(inputs: Tensor, *layers: Linear) -> tuple[Tensor, ...]:
+    """Apply two or more layers of one stage to the same input."""
+    parameters = [parameter for layer in layers for parameter in (layer.weight, layer.bias)]
+    results: tuple[Tensor, ...] = _Linears.apply(inputs, layers[0].deferred, *parameters)  # type: ignore[no-untyped-call]
+    return results
 
 
 class _AddBias(torch.autograd.Function):

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from profiles.model import ModelSpec
-from runtime.linear import Linear
+from runtime.linear import Linear, linears
 from runtime.models.rotary import Rotary
 from runtime.recompute import recomputed
 
@@ -34,9 +34,7 @@ class Attention(nn.Module):
         """Mix [microbatch, seq, hidden] over positions; `rotary` turns queries and keys first."""
         hidden = self.enter(hidden)
         shape = (*hidden.shape[:2], -1, self.head_dim)
-        query = self.query(hidden).view(shape)
-        key = self.key(hidden).view(shape)
-        value = self.value(hidden).view(shape)
+        query, key, value = (heads.view(shape) for heads in linears(hidden, self.query, self.key, self.value))
         core = partial(attend, rotary=rotary)
         mixed = recomputed(core, query, key, value) if recompute else core(query, key, value)
         result: Tensor = self.output(mixed.flatten(2))

@@ -11,7 +11,7 @@ from torch.autograd.function import once_differentiable
 from torch.nn import functional
 
 from profiles.model import ModelSpec
-from runtime.linear import Linear, apply
+from runtime.linear import Linear, apply, linears
 
 Activation = Callable[[Tensor], Tensor]
 
@@ -50,7 +50,7 @@ class MLP(nn.Module):
         if self.gate is None:
             inner = self.activation(self.up(hidden))
         else:
-            inner = apply(_Gated, self.gate(hidden), self.up(hidden), self.activation)
+            inner = apply(_Gated, *linears(hidden, self.gate, self.up), self.activation)
         result: Tensor = self.down(inner)
         return result
 

@@ -1,7 +1,12 @@
-"""LayerNorm and RMSNorm whose weight gradients can wait for the W action."""
+"""LayerNorm and RMSNorm whose weight gradients can wait for the W action.
+
+Only adding them waits. One pass over the activations gives all gradients of a norm, and those of its weights
+are no larger than the weights; to come back for them would keep the activations and read them twice.
+"""
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any
 
 import torch
@@ -24,27 +29,15 @@ class _LayerNorm(torch.autograd.Function):
     @once_differentiable
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, None, None, None]:
         inputs, mean, inverse, _ = ctx.saved_tensors
-        weight, bias = ctx.weight, ctx.bias
-
-        def run(mask: list[bool]) -> Tensor | None:
-            result: Tensor | None
-            result, weight_gradient, bias_gradient = torch.ops.aten.native_layer_norm_backward(
-                gradient, inputs, weight.shape, mean, inverse, weight, bias, mask
-            )
-            if mask[1]:
-                accumulate(weight, weight_gradient)
-            if mask[2]:
-                accumulate(bias, bias_gradient)
-            return result
-
-        def work() -> None:
-            run([False, *wanted[1:]])
-
+        parameters = ctx.weight, ctx.bias
         wanted = [ctx.needs_input_grad[i] for i in (0, 2, 3)]
-        if not ctx.deferred.active:  # one pass over the activations instead of two
-            return run(wanted), None, None, None
-        ctx.deferred.add(work)
-        return run([wanted[0], False, False]), None, None, None
+        result, *gradients = torch.ops.aten.native_layer_norm_backward(
+            gradient, inputs, ctx.weight.shape, mean, inverse, *parameters, wanted
+        )
+        for parameter, own, needed in zip(parameters, gradients, wanted[1:], strict=True):
+            if needed:
+                ctx.deferred.add(partial(accumulate, parameter, own))
+        return result, None, None, None
 
 
 class LayerNorm(DeferringModule):
@@ -78,31 +71,21 @@ class _RMSNorm(torch.autograd.Function):
     @once_differentiable
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, None, None, None]:
         inputs, inverse, values = ctx.saved_tensors
-        weight = ctx.weight
         normed = _wide(inputs) * inverse
+        gradient = _wide(gradient)
+        if ctx.needs_input_grad[1]:
+            own = (gradient * normed).sum(tuple(range(gradient.dim() - 1)))
+            ctx.deferred.add(partial(accumulate, ctx.weight, own))
         result = None
         if ctx.needs_input_grad[0]:
-            scaled = _wide(gradient) * values
+            scaled = gradient * values
             mean = (scaled * normed).mean(-1, keepdim=True)
             result = scaled.addcmul_(normed, mean, value=-1.0).mul_(inverse).to(inputs.dtype)
-        if ctx.needs_input_grad[1]:
-            if ctx.deferred.active:
-                # Keep the layer's own tensors, which live on anyway, rather than the normalised copy.
-                del normed
-                ctx.deferred.add(
-                    lambda: _add_weight_gradient(weight, _wide(gradient), _wide(inputs) * inverse)
-                )
-            else:
-                _add_weight_gradient(weight, _wide(gradient), normed)
         return result, None, None, None
 
 
 def _wide(values: Tensor) -> Tensor:
     return values.float() if values.dtype.itemsize < 4 else values
-
-
-def _add_weight_gradient(weight: Tensor, gradient: Tensor, normed: Tensor) -> None:
-    accumulate(weight, (gradient * normed).sum(tuple(range(gradient.dim() - 1))))
 
 
 class RMSNorm(DeferringModule):
