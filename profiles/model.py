@@ -35,6 +35,7 @@ class ModelSpec(Record):
     linear_bias: bool | None = None  # on every other linear of a block; null: with learned positions
     norm_epsilon: PositiveFloat = 1e-5
     rope_theta: PositiveFloat = 10000.0
+    approximations: tuple[str, ...] = ()  # what the original has beyond this shape: planned for, not run
 
     @model_validator(mode="before")
     @classmethod
@@ -43,6 +44,8 @@ class ModelSpec(Record):
         if not isinstance(data, dict):
             return data
         filled = {k: v for k, v in data.items() if v is not None}
+        if isinstance(filled.get("approximations"), list):
+            filled["approximations"] = tuple(filled["approximations"])  # strict fields take no list from here
         heads, hidden = filled.get("heads"), filled.get("hidden")
         if not isinstance(heads, int) or not isinstance(hidden, int) or min(heads, hidden) < 1:
             return filled
