@@ -66,7 +66,7 @@ class Script:
     @cached_property
     def torchruns(self) -> tuple[Line, ...]:
         """Commands that start torch's launcher."""
-        pattern = re.compile(r"\btorchrun\b|torch\.distributed\.(?:run|launch)\b")
+        pattern = re.compile(r"(?:^|[\s;&|('\"/])torchrun(?:\s|$)|torch\.distributed\.(?:run|launch)\b")
         return tuple(line for line in self.commands if pattern.search(line.text))
 
     def flag(self, line: Line, *names: str) -> str | None:

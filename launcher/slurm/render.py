@@ -27,6 +27,7 @@ SUBMIT_COMMAND = ("sbatch", "--parsable", "launch/job.sbatch")
 CHECKPOINT_MARKER = "complete"
 TRAIN_COMMAND = '"$python" -P -m runtime.train'
 _CONTROL = re.compile(r"[\x00-\x1f\x7f]")
+_PLAIN_WORD = re.compile(r"[A-Za-z0-9_./-]+")
 _MODULE = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.+/-]{0,127}")
 
 # Options whose directive has the same name and value.
@@ -77,7 +78,9 @@ def render_script(
     for module in options.modules or ():
         if not _MODULE.fullmatch(module):
             raise ConfigError(f"modules: {module!r} is not the name of a module")
-    assert options.python
+    python = options.python or ""
+    if not python or python.startswith("-") or _CONTROL.search(python):
+        raise ConfigError(f"python: {python!r} is not the path of an interpreter")
     elastic = bool(options.elastic)
     return (
         _environment()
@@ -91,7 +94,7 @@ def render_script(
                 job=job, run=run, options=options, placement=placement, grace_seconds=grace_seconds
             ),
             run=str(run),
-            python=options.python,
+            python=python,
             restart=restart_mode(options),
             retries=options.retries,
             nodes=placement.nodes,
@@ -254,8 +257,14 @@ def _environment() -> jinja2.Environment:
         lstrip_blocks=True,
         keep_trailing_newline=True,
     )
-    environment.filters["sh"] = lambda text: shlex.quote(str(text))
+    environment.filters["sh"] = _shell_word
     return environment
+
+
+def _shell_word(text: object) -> str:
+    """Quote for the shell all but the plainest words (a comma, for one, looks like a mistake in an array)."""
+    word = str(text)
+    return word if _PLAIN_WORD.fullmatch(word) else "'" + word.replace("'", "'\"'\"'") + "'"
 
 
 def _version() -> str:

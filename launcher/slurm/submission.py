@@ -144,6 +144,10 @@ def _warnings(job: Job, options: SlurmOptions, grace: int, placement: Placement)
             warnings.append(
                 "time_limit: too short for all steps, and nothing starts the job again; allow requeue"
             )
+    if not options.exclusive and options.memory is None:
+        warnings.append(
+            "memory: not given for shared nodes, so the partition's default decides; it can be tiny"
+        )
     if job.checkpoint.every_steps is None:
         warnings.append("checkpoint.every_steps: none, so a failed node costs all steps since the start")
     tp = next(axis for axis in placement.axes if axis.axis == "tp")

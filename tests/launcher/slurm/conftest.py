@@ -198,7 +198,14 @@ class Runs:
     stand_in_path: Path
 
     def plan(self, **changes: Any) -> Plan:
+        """A plan for the nodes of the mini-cluster."""
         return small_plan(**changes)
+
+    def gpu_plan(self, *, nodes: int = 2, **layout: Any) -> Plan:
+        """A plan for nodes with eight devices, which no test here has."""
+        layout = {"tp": 8, "pp": nodes, "global_batch": 16, "microbatch": 1, **layout}
+        model, cluster = {"preset": "llama3.1-8b"}, {"preset": "dgx-h100", "nodes": nodes}
+        return plan_from_data({"kind": "plan", "model": model, "cluster": cluster, "layout": layout}, Path())
 
     def create(
         self,
