@@ -3,15 +3,32 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Any
 
 from launcher.console import stdout_console, table
+from planner.bench_compare import compare_with
+from planner.link_fits import LinkFit, fit_links
+from profiles.cluster import ClusterSpec
 from profiles.costs import CollectiveCost, CostTable, LayerCost
+from profiles.documents import plain
 from profiles.units import format_bytes, format_count, format_seconds
+
+if TYPE_CHECKING:
+    from rich.table import Table
 
 PHASES = ("forward", "backward", "input_gradient", "weight_gradient", "recompute")
 
 
-def print_costs(costs: CostTable) -> None:
+def costs_document(costs: CostTable, cluster: ClusterSpec) -> dict[str, Any]:
+    """Return a cost table for machines, with the fits and comparisons that `print_costs` shows."""
+    return plain(costs) | {
+        "fits": [asdict(fit) for fit in fit_links(costs)],
+        "comparisons": [asdict(one) | {"ratio": one.ratio} for one in compare_with(costs, cluster)],
+    }
+
+
+def print_costs(costs: CostTable, cluster: ClusterSpec) -> None:
     """Print a cost table for people."""
     console = stdout_console()
     console.print(
@@ -19,9 +36,16 @@ def print_costs(costs: CostTable) -> None:
         + (f" on {costs.cores} core(s)" if costs.cores else ""),
         markup=False,
     )
-    console.print(_layer_table(costs.layers))
-    console.print(_collective_table(costs.collectives))
+    if costs.layers:
+        console.print(_layer_table(costs.layers))
+    if costs.collectives:
+        console.print(_collective_table(costs.collectives))
+        console.print(_fit_table(fit_links(costs)))
     console.print(machine_line(costs), markup=False)
+    for comparison in compare_with(costs, cluster):
+        console.print(comparison.sentence(), markup=False)
+    for note in costs.notes:
+        console.print(f"  · {note}", markup=False)
 
 
 def machine_line(costs: CostTable) -> str:
@@ -37,10 +61,17 @@ def machine_line(costs: CostTable) -> str:
     return "; ".join(parts)
 
 
-def _layer_table(layers: Iterable[LayerCost]) -> object:
-    rows: dict[tuple[str, int, int, bool, str], dict[str, LayerCost]] = {}
+def _layer_table(layers: Iterable[LayerCost]) -> Table:
+    rows: dict[tuple[str, int, int, bool, str, str], dict[str, LayerCost]] = {}
     for cost in layers:
-        key = (cost.component, cost.tp, cost.microbatch, cost.sequence_parallel, cost.precision)
+        key = (
+            cost.component,
+            cost.tp,
+            cost.microbatch,
+            cost.sequence_parallel,
+            cost.recompute,
+            cost.precision,
+        )
         rows.setdefault(key, {})[cost.phase] = cost
     shown = [phase for phase in PHASES if any(phase in phases for phases in rows.values())]
     result = table("one layer, one microbatch: median ± half the quartile distance")
@@ -49,17 +80,16 @@ def _layer_table(layers: Iterable[LayerCost]) -> object:
     for phase in shown:
         result.add_column(phase.replace("_", " "), justify="right")
     result.add_column("kept", justify="right")
-    for (component, tp, microbatch, sequence_parallel, precision), phases in rows.items():
-        mark = (
-            f"{component}{' sp' if sequence_parallel else ''}{'' if precision == 'fp32' else ' ' + precision}"
-        )
+    for (component, tp, microbatch, sequence_parallel, again, precision), phases in rows.items():
+        mark = component + (" sp" if sequence_parallel else "") + (f" {again}" if again != "none" else "")
+        mark += "" if precision == "fp32" else f" {precision}"
         cells = [_time(phases[phase]) if phase in phases else "" for phase in shown]
         kept = format_bytes(next(iter(phases.values())).activation_bytes)
         result.add_row(mark, str(tp), str(microbatch), *cells, kept)
     return result
 
 
-def _collective_table(collectives: Iterable[CollectiveCost]) -> object:
+def _collective_table(collectives: Iterable[CollectiveCost]) -> Table:
     result = table("messages")
     for name in ("operation", "groups × ranks"):
         result.add_column(name)
@@ -69,6 +99,20 @@ def _collective_table(collectives: Iterable[CollectiveCost]) -> object:
         rate = format_count(cost.message_bytes / cost.seconds, "B/s")
         shape = f"{cost.groups} × {cost.ranks}" + (f", {cost.stride} apart" if cost.stride > 1 else "")
         result.add_row(cost.operation, shape, format_bytes(cost.message_bytes), _time(cost), rate)
+    return result
+
+
+def _fit_table(fits: Iterable[LinkFit]) -> Table:
+    result = table("time ≈ latency + message / rate")
+    for name in ("operation", "groups × ranks"):
+        result.add_column(name)
+    for name in ("latency", "rate", "residual"):
+        result.add_column(name, justify="right")
+    for fit in fits:
+        shape = f"{fit.groups} × {fit.ranks}" + (f", {fit.stride} apart" if fit.stride > 1 else "")
+        rate = format_count(fit.bytes_per_second, "B/s")
+        error = f"{fit.residual:.0%}, worst {fit.worst:.0%}"
+        result.add_row(fit.operation, shape, format_seconds(fit.latency_seconds), rate, error)
     return result
 
 

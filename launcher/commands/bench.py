@@ -11,11 +11,13 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from launcher.console import print_json, stderr_console
+from profiles.documents import write_text
 from profiles.errors import ConfigError
 
 if TYPE_CHECKING:
     from planner.bench import BenchProgress
     from profiles.cluster import ClusterSpec, Precision
+    from profiles.costs import CostTable
 
 PLAIN_LINE_SECONDS = 5.0
 
@@ -44,6 +46,14 @@ def bench(
     ] = False,
     recompute: Annotated[bool, typer.Option("--recompute", help="Measure recomputation too.")] = False,
     output: Annotated[Path, typer.Option("-o", "--output", help="Where the costs go.")] = Path("costs.yaml"),
+    import_file: Annotated[
+        list[Path] | None,
+        typer.Option(
+            "--import",
+            help="Take collectives from text that nccl-tests printed, measuring nothing; repeat for several.",
+        ),
+    ] = None,
+    svg: Annotated[Path | None, typer.Option(help="Draw the costs here.")] = None,
     fresh: Annotated[bool, typer.Option("--fresh", help="Measure anew instead of going on.")] = False,
     json: Annotated[bool, typer.Option("--json", help="Print one JSON document.")] = False,
 ) -> None:
@@ -52,37 +62,52 @@ def bench(
     The costs are written after every round; an interrupted measurement goes on from its output, and a second
     precision is added to it.
 
-    Example: cuboid bench --model bytes-1m --ranks 4 --seconds 30 -o costs.yaml
+    Example: cuboid bench --model bytes-1m --ranks 4 --seconds 30 -o costs.yaml --svg costs.svg
+             cuboid bench --model gpt3-22b --import all_reduce_perf.txt -o costs.yaml
     """
     from planner.bench import measure  # noqa: PLC0415 (start-up time)
     from planner.probe import probe  # noqa: PLC0415
-    from profiles.documents import plain  # noqa: PLC0415
     from profiles.presets import load_model  # noqa: PLC0415
 
     spec, cluster = load_model(model), probe()
-    with progress_line(seconds) as report:
-        table = measure(
-            spec,
-            ranks=ranks or cluster.devices_per_node,
-            seconds=seconds,
-            microbatches=microbatch or (1, 2, 4, 8),
-            seq_len=seq_len,
-            tensor_parallel=tp,
-            precision=_precision(precision, cluster),
-            sequence_parallel=sequence_parallel,
-            recompute=recompute,
-            cluster=cluster,
-            output=output,
-            fresh=fresh,
-            progress=report,
-        )
-    if json:
-        print_json(plain(table))
-        return
-    from launcher.bench_report import print_costs  # noqa: PLC0415
+    if import_file:
+        from launcher.bench_import import import_collectives  # noqa: PLC0415
 
-    print_costs(table)
-    stderr_console().print(f"wrote {output}", markup=False)
+        table = import_collectives(import_file, spec, cluster, output)
+    else:
+        with progress_line(seconds) as report:
+            table = measure(
+                spec,
+                ranks=ranks or cluster.devices_per_node,
+                seconds=seconds,
+                microbatches=microbatch or (1, 2, 4, 8),
+                seq_len=seq_len,
+                tensor_parallel=tp,
+                precision=_precision(precision, cluster),
+                sequence_parallel=sequence_parallel,
+                recompute=recompute,
+                cluster=cluster,
+                output=output,
+                fresh=fresh,
+                progress=report,
+            )
+    _show(table, cluster, output, svg=svg, json=json)
+
+
+def _show(table: CostTable, cluster: ClusterSpec, output: Path, *, svg: Path | None, json: bool) -> None:
+    from launcher.bench_report import costs_document, print_costs  # noqa: PLC0415 (start-up time)
+
+    written = [output]
+    if svg:
+        from launcher.drawing.costs_svg import costs_svg  # noqa: PLC0415
+
+        write_text(svg, costs_svg(table))
+        written.append(svg)
+    if json:
+        print_json(costs_document(table, cluster))
+        return
+    print_costs(table, cluster)
+    stderr_console().print(f"wrote {', '.join(map(str, written))}", markup=False)
 
 
 def _precision(name: str | None, cluster: ClusterSpec) -> Precision:
