@@ -1,80 +1,245 @@
-"""Hugging Face `config.json` → ModelSpec."""
+"""Hugging Face `config.json` → ModelSpec.
+
+A family is known when its parameters and its work are those of our shapes. What it has beyond them (a norm on
+queries and keys, a sliding window, …) costs little and is named in `ModelSpec.approximations`; what would
+change the price (experts, a second attention) is refused.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from profiles.documents import validate
 from profiles.errors import FieldError
 from profiles.model import ModelSpec
 
+Config = Mapping[str, Any]
 
-def is_huggingface(data: Mapping[str, Any]) -> bool:
+# Keys whose presence says that a block holds experts.
+EXPERT_KEYS = ("num_local_experts", "num_experts", "n_routed_experts", "moe_intermediate_size")
+
+ACTIVATIONS = {
+    "gelu": "gelu",
+    "gelu_new": "gelu_tanh",
+    "gelu_fast": "gelu_tanh",
+    "gelu_pytorch_tanh": "gelu_tanh",
+    "relu": "relu",
+    "silu": "silu",
+    "swish": "silu",
+}
+
+
+def is_huggingface(data: Config) -> bool:
     """Tell whether a mapping is a Hugging Face config rather than our own YAML."""
     return "model_type" in data or "architectures" in data
 
 
-def model_from_huggingface(data: Mapping[str, Any]) -> ModelSpec:
-    """Translate a config; refuses families whose layers we do not know.
+def model_from_huggingface(data: Config) -> ModelSpec:
+    """Translate a config.
 
     Raises:
         FieldError: naming the field that is missing or not supported.
     """
-    family = data.get("model_type")
-    if family == "gpt2":
-        return _gpt2(data)
-    if family in {"llama", "mistral"}:
-        return _llama(data)
-    raise FieldError(("model_type",), f"'{family}' is not supported; known: gpt2, llama, mistral")
+    family = _need(data, "model_type")
+    if "moe" in str(family) or family == "mixtral" or any(data.get(key) for key in EXPERT_KEYS):
+        key = next((key for key in EXPERT_KEYS if data.get(key)), "model_type")
+        raise FieldError((key,), "a mixture of experts is not supported; use a dense model")
+    if "text_config" in data:
+        raise FieldError(
+            ("text_config",), "a model of several modalities is not supported; give its text_config"
+        )
+    if family not in FAMILIES:
+        raise FieldError(("model_type",), f"'{family}' is not supported; known: {', '.join(FAMILIES)}")
+    fields = FAMILIES[family](data)
+    noted = fields.pop("approximations", [])
+    if data.get("quantization_config"):
+        noted = [*noted, "quantised weights (counted in the training precision)"]
+    name = str(data.get("_name_or_path") or family).rstrip("/").rsplit("/", 1)[-1]
+    return validate(ModelSpec, {"name": name or family, **fields, "approximations": noted})
 
 
-def _gpt2(data: Mapping[str, Any]) -> ModelSpec:
-    return validate(
-        ModelSpec,
-        {
-            "name": data.get("_name_or_path") or "gpt2",
-            "layers": _need(data, "n_layer"),
-            "hidden": _need(data, "n_embd"),
-            "heads": _need(data, "n_head"),
-            "ffn_hidden": data.get("n_inner") or 4 * _need(data, "n_embd"),
-            "vocab": _need(data, "vocab_size"),
-            "seq_len": _need(data, "n_positions"),
-            "activation": "gelu_tanh",
-            "position": "learned",
-            "norm": "layernorm",
-            "norm_epsilon": float(data.get("layer_norm_epsilon", 1e-5)),
-            "tied_embeddings": bool(data.get("tie_word_embeddings", True)),
-        },
-    )
+def _gpt2(data: Config) -> dict[str, Any]:
+    if data.get("add_cross_attention"):
+        raise FieldError(("add_cross_attention",), "cross-attention is not supported")
+    hidden = _need(data, "n_embd")
+    return {
+        "layers": _need(data, "n_layer"),
+        "hidden": hidden,
+        "heads": _need(data, "n_head"),
+        "ffn_hidden": data.get("n_inner") or 4 * hidden,
+        "vocab": _need(data, "vocab_size"),
+        "seq_len": _need(data, "n_positions"),
+        "activation": _activation(data, "activation_function", "gelu_new"),
+        "position": "learned",
+        "norm": "layernorm",
+        "norm_epsilon": float(data.get("layer_norm_epsilon", 1e-5)),
+        "tied_embeddings": bool(data.get("tie_word_embeddings", True)),
+    }
 
 
-def _llama(data: Mapping[str, Any]) -> ModelSpec:
-    return validate(
-        ModelSpec,
-        {
-            "name": data.get("_name_or_path") or str(data["model_type"]),
-            "layers": _need(data, "num_hidden_layers"),
-            "hidden": _need(data, "hidden_size"),
-            "heads": _need(data, "num_attention_heads"),
-            "kv_heads": data.get("num_key_value_heads") or _need(data, "num_attention_heads"),
-            "head_dim": data.get("head_dim"),
-            "ffn_hidden": _need(data, "intermediate_size"),
-            "gated_mlp": True,
-            "vocab": _need(data, "vocab_size"),
-            "seq_len": _need(data, "max_position_embeddings"),
-            "position": "rope",
-            "norm": "rmsnorm",
-            "attention_bias": bool(data.get("attention_bias", False)),
-            "linear_bias": bool(data.get("mlp_bias", False)),
-            "norm_epsilon": float(data.get("rms_norm_eps", 1e-5)),
-            "rope_theta": float(data.get("rope_theta", 10000.0)),
-            "tied_embeddings": bool(data.get("tie_word_embeddings", False)),
-        },
-    )
+def _gated(data: Config, *, activation: str = "silu", tied: bool = False) -> dict[str, Any]:
+    """Fields that all families after Llama share: RoPE, RMSNorm, a gated MLP."""
+    heads = _need(data, "num_attention_heads")
+    noted = []
+    scaling = data.get("rope_scaling") or data.get("rope_parameters") or {}
+    kind = scaling.get("rope_type", scaling.get("type", "default")) if isinstance(scaling, Mapping) else None
+    if kind not in {None, "default"}:
+        noted.append(f"'{kind}' scaling of rotary positions")
+    return {
+        "layers": _need(data, "num_hidden_layers"),
+        "hidden": _need(data, "hidden_size"),
+        "heads": heads,
+        "kv_heads": data.get("num_key_value_heads") or heads,
+        "head_dim": data.get("head_dim"),
+        "ffn_hidden": _need(data, "intermediate_size"),
+        "gated_mlp": True,
+        "activation": _activation(data, "hidden_act", activation),
+        "vocab": _need(data, "vocab_size"),
+        "seq_len": _need(data, "max_position_embeddings"),
+        "position": "rope",
+        "norm": "rmsnorm",
+        "norm_epsilon": float(data.get("rms_norm_eps", 1e-5)),
+        "rope_theta": _rope_theta(data),
+        "tied_embeddings": bool(data.get("tie_word_embeddings", tied)),
+        "attention_bias": False,
+        "linear_bias": False,
+        "approximations": noted,
+    }
 
 
-def _need(data: Mapping[str, Any], key: str) -> Any:
+def _llama(data: Config) -> dict[str, Any]:
+    fields = _gated(data)
+    attention, mlp = bool(data.get("attention_bias", False)), bool(data.get("mlp_bias", False))
+    fields |= {"attention_bias": attention, "linear_bias": mlp}
+    if attention != mlp:
+        fields["approximations"].append("a bias on some of the output projections")
+    return fields
+
+
+def _mistral(data: Config) -> dict[str, Any]:
+    fields = _gated(data)
+    _note_window(data, fields)
+    return fields
+
+
+def _qwen2(data: Config) -> dict[str, Any]:
+    fields = _gated(data) | {"attention_bias": True}
+    if data.get("use_sliding_window"):
+        _note_window(data, fields)
+    return fields
+
+
+def _qwen3(data: Config) -> dict[str, Any]:
+    fields = _gated(data) | {"attention_bias": bool(data.get("attention_bias", False))}
+    fields["approximations"].append("a norm on queries and keys")
+    if data.get("attention_bias"):
+        fields["approximations"].append("a bias on the attention's output projection")
+    if data.get("use_sliding_window"):
+        _note_window(data, fields)
+    return fields
+
+
+def _gemma(data: Config) -> dict[str, Any]:
+    fields = _gated(data, activation="gelu_pytorch_tanh", tied=True)
+    activation = data.get("hidden_activation") or data.get("hidden_act") or "gelu_pytorch_tanh"
+    # Gemma 1 configs say "gelu" but the family is trained with the tanh form.
+    fields["activation"] = ACTIVATIONS.get("gelu_pytorch_tanh" if activation == "gelu" else activation)
+    fields["approximations"] += ["embeddings scaled by √hidden", "norms with weights counted from one"]
+    if data.get("attention_bias"):
+        fields["attention_bias"] = True
+        fields["approximations"].append("a bias on the attention's output projection")
+    return fields
+
+
+def _gemma2(data: Config) -> dict[str, Any]:
+    fields = _gemma(data)
+    fields["approximations"].append("four norms per block")
+    if data.get("final_logit_softcapping") or data.get("attn_logit_softcapping"):
+        fields["approximations"].append("soft-capped logits")
+    _note_window(data, fields)
+    return fields
+
+
+def _gemma3(data: Config) -> dict[str, Any]:
+    fields = _gemma2(data)
+    fields["approximations"].append("a norm on queries and keys")
+    return fields
+
+
+def _phi(data: Config) -> dict[str, Any]:
+    hidden = _need(data, "hidden_size")
+    heads = _need(data, "num_attention_heads")
+    noted = [
+        "attention and MLP side by side with one norm",
+        "rotary positions on part of a head",
+        "a bias on the head",
+    ]
+    if data.get("qk_layernorm"):
+        noted.append("a norm on queries and keys")
+    return {
+        "layers": _need(data, "num_hidden_layers"),
+        "hidden": hidden,
+        "heads": heads,
+        "kv_heads": data.get("num_key_value_heads") or heads,
+        "ffn_hidden": _need(data, "intermediate_size"),
+        "activation": _activation(data, "hidden_act", "gelu_new"),
+        "vocab": _need(data, "vocab_size"),
+        "seq_len": _need(data, "max_position_embeddings"),
+        "position": "rope",
+        "norm": "layernorm",
+        "norm_epsilon": float(data.get("layer_norm_eps", 1e-5)),
+        "rope_theta": _rope_theta(data),
+        "attention_bias": True,
+        "linear_bias": True,
+        "tied_embeddings": bool(data.get("tie_word_embeddings", False)),
+        "approximations": noted,
+    }
+
+
+def _phi3(data: Config) -> dict[str, Any]:
+    fields = _gated(data)
+    if float(data.get("partial_rotary_factor", 1.0)) != 1.0:
+        fields["approximations"].append("rotary positions on part of a head")
+    _note_window(data, fields)
+    return fields
+
+
+FAMILIES: Mapping[str, Callable[[Config], dict[str, Any]]] = {
+    "gpt2": _gpt2,
+    "llama": _llama,
+    "mistral": _mistral,
+    "qwen2": _qwen2,
+    "qwen3": _qwen3,
+    "gemma": _gemma,
+    "gemma2": _gemma2,
+    "gemma3_text": _gemma3,
+    "phi": _phi,
+    "phi3": _phi3,
+}
+
+
+def _note_window(data: Config, fields: dict[str, Any]) -> None:
+    """Name a sliding window that is shorter than the sequence: attention is counted in full."""
+    window = data.get("sliding_window")
+    if isinstance(window, int) and window < fields["seq_len"]:
+        fields["approximations"].append(f"a sliding window of {window} tokens (attention is counted in full)")
+
+
+def _rope_theta(data: Config) -> float:
+    parameters = data.get("rope_parameters")
+    nested = parameters.get("rope_theta") if isinstance(parameters, Mapping) else None
+    return float(data.get("rope_theta") or nested or 10000.0)
+
+
+def _activation(data: Config, key: str, default: str) -> str:
+    name = data.get(key) or default
+    if name not in ACTIVATIONS:
+        raise FieldError((key,), f"'{name}' is not supported; known: {', '.join(ACTIVATIONS)}")
+    return ACTIVATIONS[name]
+
+
+def _need(data: Config, key: str) -> Any:
     if data.get(key) is None:
-        raise FieldError((key,), "is missing from the config")
+        raise FieldError((key,), f"'{key}' is missing from the config")
     return data[key]

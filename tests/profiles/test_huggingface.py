@@ -1,0 +1,130 @@
+"""Configs of every known family, against the parameters that transformers itself counts."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from profiles.errors import ConfigError, FieldError
+from profiles.huggingface import model_from_huggingface
+from profiles.presets import load_model, model_preset
+
+SMALL = {
+    "hidden_size": 64,
+    "intermediate_size": 176,
+    "num_hidden_layers": 3,
+    "num_attention_heads": 8,
+    "vocab_size": 512,
+    "max_position_embeddings": 128,
+    "pad_token_id": 0,
+}
+GQA = {"num_key_value_heads": 2}
+
+CASES: list[tuple[str, dict[str, Any]]] = [
+    ("gpt2", {"n_embd": 64, "n_layer": 3, "n_head": 4, "vocab_size": 512, "n_positions": 128}),
+    ("gpt2", {"n_embd": 64, "n_layer": 2, "n_head": 4, "vocab_size": 512, "n_positions": 128, "n_inner": 96}),
+    ("llama", SMALL),
+    ("llama", SMALL | GQA),
+    ("llama", SMALL | GQA | {"attention_bias": True, "mlp_bias": True, "tie_word_embeddings": True}),
+    ("llama", SMALL | {"head_dim": 16}),
+    ("mistral", SMALL | {"num_key_value_heads": 8}),
+    ("mistral", SMALL | GQA),
+    ("qwen2", SMALL | {"num_key_value_heads": 8}),
+    ("qwen2", SMALL | GQA),
+    ("qwen3", SMALL | GQA | {"head_dim": 16}),
+    ("qwen3", SMALL | {"num_key_value_heads": 8, "head_dim": 8}),
+    ("gemma", SMALL | {"num_key_value_heads": 1, "head_dim": 16}),
+    ("gemma", SMALL | {"num_key_value_heads": 8, "head_dim": 8}),
+    ("gemma2", SMALL | GQA | {"head_dim": 16}),
+    ("gemma3_text", SMALL | GQA | {"head_dim": 16}),
+    ("phi", SMALL),
+    ("phi", SMALL | GQA),
+    ("phi3", SMALL | {"num_key_value_heads": 8}),
+    ("phi3", SMALL | GQA),
+]
+
+
+def beyond_our_shape(family: str, data: dict[str, Any]) -> int:
+    """Parameters of the parts that `approximations` names."""
+    layers, hidden = data.get("num_hidden_layers", 0), data.get("hidden_size", 0)
+    dim = data.get("head_dim") or (hidden // data["num_attention_heads"] if hidden else 0)
+    return {
+        "qwen3": 2 * layers * dim,
+        "gemma2": 2 * layers * hidden,
+        "gemma3_text": 2 * layers * (hidden + dim),
+        "phi": data.get("vocab_size", 0) - layers * 2 * hidden,  # head bias; one norm fewer per block
+    }.get(family, 0)
+
+
+@pytest.mark.parametrize(("family", "data"), CASES)
+def test_parameters_are_those_of_transformers(family: str, data: dict[str, Any]) -> None:
+    transformers = pytest.importorskip("transformers")
+    torch = pytest.importorskip("torch")
+    config = transformers.AutoConfig.for_model(family, **data)
+    with torch.device("meta"):
+        model = transformers.AutoModelForCausalLM.from_config(config)
+    if config.tie_word_embeddings:
+        model.tie_weights()
+    count = sum(parameter.numel() for parameter in model.parameters())
+    written = json.loads(config.to_json_string(use_diff=False))
+    spec = model_from_huggingface(written)
+    assert spec.parameters + beyond_our_shape(family, data) == count
+
+
+def test_features_beyond_the_shape_are_named() -> None:
+    spec = model_from_huggingface(
+        {"model_type": "mistral", **SMALL, "sliding_window": 64, "rope_scaling": {"rope_type": "yarn"}}
+    )
+    assert spec.approximations == (
+        "'yarn' scaling of rotary positions",
+        "a sliding window of 64 tokens (attention is counted in full)",
+    )
+    plain = model_from_huggingface({"model_type": "mistral", **SMALL, "sliding_window": None})
+    assert plain.approximations == ()
+
+
+@pytest.mark.parametrize("key", ["hidden_size", "num_hidden_layers", "num_attention_heads", "vocab_size"])
+def test_a_missing_field_is_named_at_its_file(tmp_path: Path, key: str) -> None:
+    path = tmp_path / "config.json"
+    path.write_text(json.dumps({"model_type": "llama"} | {k: v for k, v in SMALL.items() if k != key}))
+    with pytest.raises(ConfigError, match=rf"config\.json:1:1: {key}: '{key}' is missing"):
+        load_model(str(path))
+
+
+@pytest.mark.parametrize(
+    ("data", "message"),
+    [
+        (
+            {"model_type": "mixtral", **SMALL, "num_local_experts": 8},
+            "num_local_experts: a mixture of experts",
+        ),
+        ({"model_type": "qwen3_moe", **SMALL, "num_experts": 128}, "num_experts: a mixture of experts"),
+        ({"model_type": "bert", **SMALL}, "model_type: 'bert' is not supported; known: gpt2, llama"),
+        ({"model_type": "llava", "text_config": {}}, "text_config: a model of several modalities"),
+        ({"architectures": ["LlamaForCausalLM"], **SMALL}, "'model_type' is missing"),
+        ({"model_type": "llama", **SMALL, "hidden_act": "mish"}, "hidden_act: 'mish' is not supported"),
+    ],
+)
+def test_what_is_not_known_is_refused(data: dict[str, Any], message: str) -> None:
+    with pytest.raises(FieldError, match=message):
+        model_from_huggingface(data)
+
+
+def test_the_config_of_a_preset_gives_the_preset() -> None:
+    preset = model_preset("llama3.1-8b")
+    spec = model_from_huggingface(
+        {
+            "model_type": "llama",
+            "hidden_size": 4096,
+            "intermediate_size": 14336,
+            "num_hidden_layers": 32,
+            "num_attention_heads": 32,
+            "num_key_value_heads": 8,
+            "vocab_size": 128256,
+            "max_position_embeddings": 8192,
+            "rope_theta": 500000.0,
+            "rms_norm_eps": 1e-5,
+        }
+    )
+    assert spec.model_copy(update={"name": preset.name}) == preset
