@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import re
 from collections import Counter
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 from planner.probe.host import format_cpu_list
@@ -18,7 +19,7 @@ from planner.probe.imports.xml import Element
 from planner.probe.node import build_matrix
 from planner.probe.pci import AMAZON, AMD, distance, generation_of, link_bytes_per_second, normal_bus_id
 from profiles.errors import ConfigError
-from profiles.topology import NicKind, NodeDevice, NodeNic, NodeTopology
+from profiles.topology import NicKind, NodeDevice, NodeNic, NodeTopology, Problem
 
 ORIGIN = "NCCL topology file"
 GPU_CLASSES = ("0x0300", "0x0302", "0x0380", "0x1200")
@@ -41,65 +42,77 @@ class _Slot:
     links: Counter[str] = field(
         default_factory=Counter
     )  # NVLinks by the far end's bus id, or `switch`, `host`
-    switches: set[str] = field(default_factory=set)
+    switches: set[str | None] = field(default_factory=set)
+    xgmi: set[str] = field(default_factory=set)  # far ends of xGMI links
 
 
 def read_nccl(root: Element, *, name: str) -> NodeTopology:
-    """Return the node of the file.
+    """Return the node of the file; of a file that joins several hosts, the first.
 
     Raises:
         ConfigError: when there is no GPU in it.
     """
-    gpus, nics = _slots(root)
+    processors, hosts = _first_host(root)
+    gpus, nics = _slots(processors)
     if not gpus:
         raise ConfigError(f"{name}: no GPU in this NCCL topology (no pci element of class 0x0300 or 0x0302)")
     if len(gpus) + len(nics) > MAX_DEVICES:
         raise ConfigError(f"{name}: {len(gpus)} GPUs and {len(nics)} NICs are more than any node has")
     _number(gpus)
     self_loops = sum(_read_links(gpu) for gpu in gpus)
-    seen = any(gpu.links for gpu in gpus)
-    notes = []
-    if self_loops:
-        notes.append(
-            f"{self_loops} device(s) have NVLink entries that lead back to themselves: a placeholder"
-        )
-    if not seen:
-        notes.append("NVLink is not in this file: NCCL finds it when it runs")
+    seen = any(gpu.links or gpu.xgmi for gpu in gpus)
     both = [*gpus, *nics]
 
     def relation(a: int, b: int) -> str:
-        if a < len(gpus) and b < len(gpus):
-            links = _joined(both[a], both[b])
-            if links:
-                return f"NV{links}"
-        return distance(both[a].path, both[b].path, numa=(both[a].numa, both[b].numa), switch_levels=1)
+        cell = _joined(both[a], both[b]) if max(a, b) < len(gpus) else None
+        numa = (both[a].numa, both[b].numa)
+        return cell or distance(both[a].path, both[b].path, numa=numa, switch_levels=1)
 
-    devices = tuple(_device(gpu) for gpu in gpus)
-    ports = tuple(_nic(nic, i) for i, nic in enumerate(nics))
     switches = set().union(*(gpu.switches for gpu in gpus))
-    if any(nic.bytes_per_second is None for nic in ports):
-        notes.append("the file gives no rate for NICs")
-    elif not ports:
-        notes.append("no NIC in the file")
-    processors = {cpu.get("numaid") for cpu in root.descendants("cpu")}
+    fabric = f"{hosts} hosts of one file" if hosts > 1 and switches else None
+    devices = tuple(_device(gpu, fabric) for gpu in gpus)
+    ports = tuple(_nic(nic, i) for i, nic in enumerate(nics))
     node = NodeTopology(
         devices=devices,
         nics=ports,
         matrix=build_matrix(devices, ports, relation),
-        numa_nodes=len(processors) or None,
-        nvswitches=len(switches) or (None if not seen else 0),
+        numa_nodes=len({cpu.get("numaid") for cpu in processors}) or None,
+        nvswitches=None if not seen or None in switches else len(switches),
         switched=bool(switches),
         links="seen" if seen else "unknown",
-        notes=tuple(notes),
+        problems=_without_links(gpus),
+        notes=tuple(_notes(hosts, self_loops, seen, ports)),
         origins={"devices": ORIGIN, "matrix": ORIGIN, "nics": ORIGIN},
     )
     return finish(node)
 
 
-def _slots(root: Element) -> tuple[list[_Slot], list[_Slot]]:
+def _notes(hosts: int, self_loops: int, seen: bool, ports: tuple[NodeNic, ...]) -> Iterator[str]:
+    """Yield what the file cannot tell."""
+    if hosts > 1:
+        yield f"the file joins {hosts} hosts; this is the first of them"
+    if self_loops:
+        yield f"{self_loops} device(s) have NVLink entries that lead back to themselves: a placeholder"
+    if not seen:
+        yield "NVLink is not in this file: NCCL finds it when it runs"
+    if not ports:
+        yield "no NIC in the file"
+    elif any(nic.bytes_per_second is None for nic in ports):
+        yield "the file gives no rate for NICs"
+
+
+def _first_host(root: Element) -> tuple[list[Element], int]:
+    """Return the processors of the first host, and the number of hosts (NVLink racks join several)."""
+    processors = list(root.descendants("cpu"))
+    hosts = dict.fromkeys(cpu.get("host_hash") for cpu in processors)
+    first = next(iter(hosts), None)
+    return [cpu for cpu in processors if cpu.get("host_hash") == first], len(hosts)
+
+
+def _slots(processors: list[Element]) -> tuple[list[_Slot], list[_Slot]]:
     gpus: list[_Slot] = []
     nics: list[_Slot] = []
-    for number, cpu in enumerate(root.descendants("cpu")):
+    for number, cpu in enumerate(processors):
         numa = cpu.number("numaid")
         numa = numa if numa is not None and 0 <= numa < 10_000 else None
         cpus = format_cpu_list(_affinity(cpu.get("affinity") or "")) or None
@@ -161,18 +174,23 @@ def _number(gpus: list[_Slot]) -> None:
 
 
 def _read_links(slot: _Slot) -> bool:
-    """Fill in the NVLinks of a GPU; tell whether one leads back to itself."""
+    """Fill in the NVLinks and xGMI links of a GPU; tell whether one leads back to itself."""
     loop = False
-    for link in slot.element.descendants("nvlink"):
+    for link in slot.element.descendants():
+        if link.tag not in {"nvlink", "xgmi"}:
+            continue
         count, target = link.number("count") or 0, normal_bus_id(link.get("target"))
         kind = (link.get("tclass") or "").lower()
         if not 0 < count <= 1000:
             continue
         if target is not None and target == slot.bus_id:
             loop = True
+        elif link.tag == "xgmi":
+            slot.xgmi.add(target or "")
         elif kind.startswith(SWITCH_CLASS):
             slot.links["switch"] += count
-            slot.switches.add(link.get("target") or "?")
+            # Switches that are not on this host's bus have no id, or one of all ones.
+            slot.switches.add(None if target is None or target.endswith(":ff:ff.0") else target)
         elif kind.startswith(GPU_CLASSES) and target:
             slot.links[target] += count
         elif kind:
@@ -180,31 +198,51 @@ def _read_links(slot: _Slot) -> bool:
     return loop
 
 
-def _joined(first: _Slot, second: _Slot) -> int:
+def _joined(first: _Slot, second: _Slot) -> str | None:
+    """Return the cell of two GPUs that links join, or None."""
+    if (second.bus_id or "?") in first.xgmi or (first.bus_id or "?") in second.xgmi:
+        return "XGMI"
     direct = max(first.links.get(second.bus_id or "", 0), second.links.get(first.bus_id or "", 0))
-    return direct or min(first.links["switch"], second.links["switch"])
+    links = direct or min(first.links["switch"], second.links["switch"])
+    return f"NV{links}" if links else None
 
 
-def _device(slot: _Slot) -> NodeDevice:
+def _without_links(gpus: list[_Slot]) -> tuple[Problem, ...]:
+    """Return a problem for GPUs that no link leads from while their equals have some."""
+    usual = max(gpu.links.total() for gpu in gpus)
+    lonely = [gpu.index for gpu in gpus if not gpu.links.total()]
+    if not usual or not lonely:
+        return ()
+    message = f"GPU{', GPU'.join(map(str, lonely))} has no NVLink in this file; the others have {usual}"
+    return (
+        Problem(
+            name="dead-link", message=message, remedy="reset it, and check its NVLinks (nvidia-smi nvlink)"
+        ),
+    )
+
+
+def _device(slot: _Slot, fabric: str | None) -> NodeDevice:
     element, gpu = slot.element, _child(slot.element, "gpu")
     vendor, device = (element.get("vendor") or "").lower(), (element.get("device") or "").lower()
     pci_id = f"{vendor.removeprefix('0x')}:{device.removeprefix('0x')}" if vendor and device else None
     sm = gpu.number("sm") if gpu else None
     links = sum(count for end, count in slot.links.items() if end != "host")
     width = element.number("link_width")
+    amd = vendor.removeprefix("0x") == AMD or bool(slot.xgmi)
     return NodeDevice(
         index=slot.index,
-        vendor="amd" if vendor.removeprefix("0x") == AMD else "nvidia",
+        vendor="amd" if amd else "nvidia",
         name=name_of_pci_id(pci_id),
         bus_id=slot.bus_id,
         pci_id=pci_id,
-        compute_capability=f"{sm // 10}.{sm % 10}" if sm and 30 <= sm < 1000 else None,
+        compute_capability=f"{sm // 10}.{sm % 10}" if sm and 30 <= sm < 200 else None,
         pcie_bytes_per_second=link_bytes_per_second(generation_of(element.get("link_speed")), width),
         numa_node=slot.numa,
         cpus=slot.cpus,
-        links=links or None,
+        links=links or len(slot.xgmi) or None,
         link_bytes_per_second=LINK_RATE.get(sm or 0, 25e9) if links else None,
         host_links=slot.links["host"] or None,
+        fabric=fabric,
     )
 
 

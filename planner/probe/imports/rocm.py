@@ -1,7 +1,8 @@
-"""`rocm-smi --showtopo`: tables of weight, hops, link type and NUMA nodes as text."""
+"""`rocm-smi --showtopo`: tables of weight, hops, link type and NUMA nodes, as text or JSON."""
 
 from __future__ import annotations
 
+import json
 import re
 
 from planner.probe.imports.finish import finish
@@ -9,15 +10,20 @@ from profiles.errors import ConfigError
 from profiles.topology import NodeDevice, NodeTopology
 
 _TITLE = re.compile(r"=+\s*(.*?)\s*=+\s*$")
+_NUMA = re.compile(r"GPU(?:\[| )(\d{1,3})\]?\s*: \(Topology\) Numa Node: (\d{1,3})")
 _GPU = re.compile(r"GPU\d{1,3}")
+_PAIR = re.compile(r"\(topology\) (link type|hops) between drm devices (\d{1,3}) and (\d{1,3})")
 MAX_DEVICES = 256
 ORIGIN = "rocm-smi --showtopo"
 Table = dict[tuple[int, int], str]
 
 
 def looks_like_rocm(text: str) -> bool:
-    """Tell whether the text has a table of this tool."""
-    return re.search(r"^=+\s*(?:Link Type|Weight|Hops) between two GPUs", text, re.M) is not None
+    """Tell whether the text has a table of this tool, or is its JSON."""
+    return (
+        '"(Topology) ' in text
+        or re.search(r"^=+\s*(?:Link Type|Weight|Hops) between two GPUs", text, re.M) is not None
+    )
 
 
 def read_rocm(text: str, *, name: str) -> NodeTopology:
@@ -26,15 +32,15 @@ def read_rocm(text: str, *, name: str) -> NodeTopology:
     Raises:
         ConfigError: when the table of link types is missing or empty.
     """
+    if '"(Topology) ' in text:
+        text = _tables_of_json(text, name)
     types, count = _table(text, "Link Type between two GPUs")
     if not count:
         raise ConfigError(
             f"{name}: no table `Link Type between two GPUs`; save the whole output of `rocm-smi --showtopo`"
         )
     hops, _ = _table(text, "Hops between two GPUs")
-    numa = {
-        int(g): int(n) for g, n in re.findall(r"GPU\[(\d{1,3})\]\s*: \(Topology\) Numa Node: (\d{1,3})", text)
-    }
+    numa = {int(gpu): int(node) for gpu, node in _NUMA.findall(text)}
     notes = [f"the tables name neither devices nor NICs (source: {ORIGIN})"]
     if not numa:
         notes.append("the table of NUMA nodes is missing")
@@ -63,6 +69,35 @@ def read_rocm(text: str, *, name: str) -> NodeTopology:
         origins={"devices": ORIGIN, "matrix": ORIGIN},
     )
     return finish(node)
+
+
+def _tables_of_json(text: str, name: str) -> str:
+    """Return the JSON output (`--json`) in the form of the tables.
+
+    Raises:
+        ConfigError: when it is not a mapping of mappings.
+    """
+    try:
+        data = json.loads(text[text.index("{") :])
+        system = data.get("system", {}) if isinstance(data, dict) else {}
+        pairs = {m.groups(): str(v) for k, v in system.items() if (m := _PAIR.fullmatch(str(k).lower()))}
+        cards = [c for c in data if re.fullmatch(r"card\d{1,3}", c) and isinstance(data[c], dict)]
+    except (ValueError, AttributeError, RecursionError) as error:
+        raise ConfigError(f"{name}: not the JSON of `rocm-smi --showtopo --json`: {error}") from None
+    ends = [int(end) for _, a, b in pairs for end in (a, b)] + [int(card[4:]) for card in cards]
+    count = min(max(ends, default=-1) + 1, MAX_DEVICES)
+    lines = []
+    for kind, title in (("link type", "Link Type"), ("hops", "Hops")):
+        lines += [f"= {title} between two GPUs =", " ".join(f"GPU{i}" for i in range(count))]
+        for a in range(count):
+            cells = [
+                pairs.get((kind, str(a), str(b)), pairs.get((kind, str(b), str(a)), "?"))
+                for b in range(count)
+            ]
+            lines.append(f"GPU{a} " + " ".join(cell.split()[0] if cell.split() else "?" for cell in cells))
+    for card in cards:
+        lines.append(f"GPU[{card[4:]}] : (Topology) Numa Node: {data[card].get('(Topology) Numa Node', '')}")
+    return "\n".join(lines)
 
 
 def _table(text: str, title: str) -> tuple[Table, int]:

@@ -21,7 +21,13 @@ ORIGIN = "nvidia-smi topo -m"
 
 def looks_like_smi(text: str) -> bool:
     """Tell whether a line of the text is the head of such a table."""
-    return _header(_ANSI.sub("", text).splitlines()) is not None
+    return _header(_lines(text)) is not None
+
+
+def _lines(text: str) -> list[str]:
+    """Return the lines without colours; the marks of quotations and comments before a table are cut off."""
+    lines = _ANSI.sub("", text).splitlines()
+    return lines if _header(lines) else [line.lstrip("#>|") for line in lines]
 
 
 def read_smi(text: str, *, name: str) -> NodeTopology:
@@ -30,7 +36,7 @@ def read_smi(text: str, *, name: str) -> NodeTopology:
     Raises:
         ConfigError: when there is no table, or its rows are so short that nothing can be said.
     """
-    lines = _ANSI.sub("", text).splitlines()
+    lines = _lines(text)
     head = _header(lines)
     if head is None:
         raise ConfigError(f"{name}: no line `GPU0 GPU1 …`; save the whole output of `nvidia-smi topo -m`")
@@ -39,7 +45,7 @@ def read_smi(text: str, *, name: str) -> NodeTopology:
     for line in lines[at + 1 :]:
         words = line.split()
         if words and words[0] in columns and words[0] not in rows:
-            rows[words[0]] = (words[1 : 1 + len(columns)], words[1 + len(columns) :])
+            rows[words[0]] = (words[1 : 1 + len(columns)], _affinities(line, words, len(columns)))
     gpus = [column for column in columns if re.fullmatch(r"GPU\d+", column)]
     nics = [column for column in columns if column not in gpus]
     order = gpus + nics
@@ -76,6 +82,15 @@ def read_smi(text: str, *, name: str) -> NodeTopology:
             update={"switched": switched, "nvswitches": None if switched else 0, "notes": tuple(notes)}
         )
     )
+
+
+def _affinities(line: str, words: Sequence[str], columns: int) -> list[str]:
+    """Return what follows the cells: the processors (perhaps empty) and the NUMA node, if they are told."""
+    if "\t" not in line:
+        return list(words[1 + columns :])
+    rest = [word.strip() for word in line.strip("\n").lstrip().split("\t")][1 + columns :]
+    # Newer drivers leave a field empty, older ones put an empty one between the two.
+    return [*rest[:1], *[word for word in rest[1:] if word]]
 
 
 def _header(lines: Sequence[str]) -> tuple[int, list[str]] | None:

@@ -130,3 +130,41 @@ def test_nic_without_pci_element(write):
 def test_no_gpu_is_refused(write):
     with pytest.raises(ConfigError, match="no GPU"):
         read(write.nccl(cpus=[write.nic("0000:01:00.0", "mlx5_0")]))
+
+
+def test_rack_that_joins_hosts(write):
+    """NVLink switches of a rack are on no host's bus; processors of several hosts differ in their hash."""
+    gone = "fffffff:ff:ff.0"
+    boards = [write.gpu(f"000{i}:06:00.0", dev=i, sm=103, links=[(gone, 18, "0x068000")]) for i in range(2)]
+    text = write.nccl(cpus=["".join(boards), "".join(boards)])
+    for number, host in enumerate(("0xa", "0xb")):
+        text = text.replace(f'<cpu numaid="{number}"', f'<cpu host_hash="{host}" numaid="{number}"')
+    node = read(text)
+    assert (len(node.devices), node.nvswitches, node.relation(0, 1)) == (2, None, "NV18")
+    assert "domain that reaches beyond the node" in describe_node(node)
+    assert any("joins 2 hosts" in note for note in node.notes)
+
+
+def test_gpu_without_any_link_is_named(write):
+    gpus = [
+        write.gpu(f"000{i}:06:00.0", dev=i, links=[("0000:05:00.0", 18, "0x068000")] * (i != 1))
+        for i in range(3)
+    ]
+    node = read(write.nccl(cpus=["".join(gpus)]))
+    assert [problem.message for problem in node.problems] == [
+        "GPU1 has no NVLink in this file; the others have 18"
+    ]
+    assert node.relation(0, 1) == "PHB"
+
+
+def test_xgmi_of_rccl(write):
+    def board(i):
+        links = "".join(
+            f'<xgmi target="000{j}:00:00.0" count="1" tclass="0x130000"/>' for j in range(4) if j != i
+        )
+        gpu = f'<gpu dev="{i}" sm="256" gcn="gfx942" arch="38911" rank="{i}" gdr="0">{links}</gpu>'
+        return f'<pci busid="000{i}:00:00.0" class="0x130000" vendor="0x1002" device="0x74a1">{gpu}</pci>'
+
+    node = read(write.nccl(cpus=["".join(map(board, range(4)))]))
+    assert describe_node(node) == "4 × MI300X, all-to-all xGMI, no NIC seen: tp up to 4 inside a node"
+    assert cluster_of(node).device.name == "mi300x"

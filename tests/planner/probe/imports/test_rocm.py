@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+
 import pytest
 
 from planner.probe.assemble import cluster_of
@@ -50,3 +52,43 @@ def test_without_link_types_it_is_refused(write):
     text = write.rocm([["XGMI"] * 2] * 2)
     with pytest.raises(ConfigError, match="Link Type"):
         read_rocm(text[: text.index("Link Type")], name="dump")
+
+
+def test_two_hives(write):
+    """Two groups of four boards with bridges; PCIe between the groups."""
+    cells = [["XGMI" if a // 4 == b // 4 else "PCIE" for b in range(8)] for a in range(8)]
+    node = read_rocm(write.rocm(cells, numa=[0] * 4 + [1] * 4), name="dump")
+    assert "xGMI fours (3 links), PCIe between them" in describe_node(node)
+    assert [(link.kind, link.span) for link in cluster_of(node).links[:3]] == [
+        ("xgmi", 2),
+        ("xgmi", 4),
+        ("pcie", 8),
+    ]
+
+
+def test_older_spelling_of_numa_nodes(write):
+    text = write.rocm([["XGMI"] * 2] * 2, numa=[0, 3]).replace("GPU[0]", "GPU 0").replace("GPU[1]", "GPU 1")
+    assert [device.numa_node for device in read_rocm(text, name="dump").devices] == [0, 3]
+
+
+def test_json():
+    """Only the upper triangle of each table is given."""
+    system = {
+        f"(Topology) Link type between DRM devices {a} and {b}": "XGMI"
+        for a in range(4)
+        for b in range(a + 1, 4)
+    }
+    data = {"system": system, **{f"card{i}": {"(Topology) Numa Node": str(i // 2)} for i in range(4)}}
+    text = json.dumps(data, indent=1)
+    assert looks_like_rocm(text)
+    node = read_rocm(text, name="dump")
+    assert "4 × GPU, all-to-all xGMI" in describe_node(node)
+    assert [device.numa_node for device in node.devices] == [0, 0, 1, 1]
+
+
+@pytest.mark.parametrize(
+    "text", ['"(Topology) ', '{"(Topology) x": 1}', '{"system": ["(Topology) "]}', '["(Topology) "']
+)
+def test_json_that_is_none_is_refused(text):
+    with pytest.raises(ConfigError, match="dump"):
+        read_rocm(text, name="dump")

@@ -102,6 +102,25 @@ def test_unknown_cells_and_old_names(write):
     assert any("QQQ" in note for note in node.notes)
 
 
+def test_processors_may_be_left_empty(write):
+    """Some containers print no CPU affinity; the NUMA node stays the second column."""
+    text = write.smi(
+        EIGHT[:4],
+        lambda a, b: "NV6",
+        {n: ["", str(int(n[3:]) // 2), "", "N/A"] for n in EIGHT[:4]},
+        tabs=True,
+    )
+    node = read_smi(text.replace("GPU NUMA ID", "\tGPU NUMA ID"), name="dump")
+    assert [device.numa_node for device in node.devices] == [0, 0, 1, 1]
+    assert [device.cpus for device in node.devices] == [None] * 4
+
+
+def test_quoted_table_in_a_report(write):
+    table = write.smi(EIGHT[:2], lambda a, b: "NV4", {}, tabs=False)
+    text = "Our node:\n" + "".join(f"# {line}\n" for line in table.splitlines()) + "\nthat was it"
+    assert read_smi(text, name="dump").relation(0, 1) == "NV4"
+
+
 @pytest.mark.parametrize("text", ["", "GPU0 GPU1\n", "nothing here", "GPU0\tGPU0\nGPU0\tX\n"])
 def test_what_is_no_table_is_refused(text):
     with pytest.raises(ConfigError, match="dump"):
