@@ -9,8 +9,9 @@
 
 Every rank creates the groups it belongs to, axis by axis in the order above and edges sorted. That is one
 common order of all groups, so creation cannot deadlock, and no rank takes part in the creation of groups that
-it does not need. Each group is used once before training: communicators made lazily in the middle of a
-schedule can deadlock.
+it does not need. torch names such a group after its ranks and the number of groups the process has made, so a
+rank that has no part in a tie or edge makes a group of itself instead: all ranks count alike. Each group is
+used once before training: communicators made lazily in the middle of a schedule can deadlock.
 """
 
 from __future__ import annotations
@@ -103,13 +104,13 @@ def build_mesh(
     pp = axis(here._replace(pp=i) for i in range(layout.pp))
     model = axis(here._replace(pp=i, tp=j) for i in range(layout.pp) for j in range(layout.tp))
     tie = axis(here._replace(pp=i, dp=j) for i in ends for j in range(layout.dp)) if here.pp in ends else None
+    if tie is None and len(ends) * layout.dp > 1:
+        _group((rank,), timeout)
     directed = {}
-    if backend_of(device) == "nccl":
-        directed = {
-            edge: _group((pp.ranks[edge[0]], pp.ranks[edge[1]]), timeout)
-            for edge in sorted(set(edges))
-            if here.pp in edge
-        }
+    for edge in sorted(set(edges)) if backend_of(device) == "nccl" else ():
+        group = _group((pp.ranks[edge[0]], pp.ranks[edge[1]]) if here.pp in edge else (rank,), timeout)
+        if here.pp in edge:
+            directed[edge] = group
     everyone = tuple(range(dist.get_world_size()))
     world = Axis(ranks=everyone, rank=rank, group=dist.group.WORLD if len(everyone) > 1 else None)
     mesh = Mesh(

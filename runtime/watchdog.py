@@ -30,6 +30,7 @@ from runtime.events import append_event
 from runtime.recorder import Recorder
 
 PUBLISH_SECONDS = 0.5
+SILENT_SECONDS = 3.0  # a rank that has not published for so long is stopped or gone
 CAUSE_SECONDS = 3.0  # how long a broken connection waits for its cause to show
 RANKS_PER_SECOND = 2000  # notices that the store is asked to take
 FAILED = 1
@@ -93,7 +94,7 @@ class Watchdog:
                 self._report(self._rank, place, f"{type(error).__name__}: {error}", text)
             except RuntimeError as lost:
                 say(f"rank {self._rank} failed: {_describe(place)}: {error}\n{text}(no store: {lost})")
-            leave()
+            self._leave()
 
     def _watch(self) -> None:
         while not self._done.wait(self._interval):
@@ -113,12 +114,13 @@ class Watchdog:
         still = self._recorder.still_seconds()
         if still > self._timeout_seconds:
             places = self._places()
+            silent = [rank for rank, place in places.items() if _silent_seconds(place) > SILENT_SECONDS]
             busy = [rank for rank, place in places.items() if not place["waits"]]
-            culprit = min(busy or places, key=lambda rank: float(places[rank]["since"]))
+            culprit = min(silent or busy or places, key=lambda rank: float(places[rank]["since"]))
             table = "".join(f"  rank {rank}: {_describe(place)}\n" for rank, place in places.items())
             reason = f"nothing has moved for {still:.0f} s (timeout_seconds: {self._timeout_seconds:g})"
             self._report(culprit, places[culprit], reason, table)
-            leave()
+            self._leave()
 
     def _look_for_cause(self) -> None:
         """Give the rank that is to blame time to say so; name a rank that has gone silent; or return."""
@@ -131,7 +133,7 @@ class Watchdog:
         for rank, place in self._places().items():
             if place == before[rank] and rank != self._rank:
                 self._report(rank, place, "the process is gone; was it killed, or out of memory?", "")
-                leave()
+                self._leave()
 
     def _report(self, rank: int, place: Place, error: str, text: str) -> None:
         """Write down who failed, unless another rank was first."""
@@ -152,6 +154,12 @@ class Watchdog:
     def _follow(self) -> NoReturn:
         notice = json.loads(self._store.get("failed"))
         say(f"rank {self._rank}: ends because rank {notice['rank']} failed; was {_describe(self._place())}")
+        self._leave()
+
+    def _leave(self) -> NoReturn:
+        """End; the first rank, which may keep the store, last, so that the others can read why."""
+        if self._rank == 0:
+            time.sleep(2 * self._interval)
         leave()
 
     def _place(self) -> Place:
@@ -175,7 +183,13 @@ class Watchdog:
 
 def _describe(place: Place) -> str:
     doing = "waiting in" if place["waits"] else "in"
-    return f"step {place['step']}, {doing} {place['cell']} for {time.time() - place['since']:.1f} s"
+    text = f"step {place['step']}, {doing} {place['cell']} for {time.time() - place['since']:.1f} s"
+    silent = _silent_seconds(place)
+    return text if silent < SILENT_SECONDS else f"{text}; silent for {silent:.1f} s"
+
+
+def _silent_seconds(place: Place) -> float:
+    return time.time() - float(place["now"])
 
 
 def say(text: str) -> None:

@@ -29,7 +29,7 @@ from profiles.cluster import ClusterSpec, DeviceSpec, LinkSpec
 from profiles.documents import write_yaml
 from profiles.model import ModelSpec
 
-WATCHDOG_SECONDS = 60.0
+WATCHDOG_SECONDS = 240.0  # a busy machine is slow; a hang is a hang
 TEXT = "The quick brown fox jumps over the lazy dog, again and again and again. " * 60
 
 
@@ -108,9 +108,10 @@ def _run_ranks(ranks: int, call: Callable[..., Any], *args: Any) -> list[Any]:
 
 @pytest.fixture(scope="session", autouse=True)
 def one_thread() -> Iterator[None]:
-    """Keep torch from starting threads that a forked child would miss."""
+    """Keep torch from starting threads that a forked child would miss, and import what all children need."""
     before = torch.get_num_threads()
     torch.set_num_threads(1)
+    torch.optim.SGD([torch.ones(1)])  # the first optimizer imports torch._dynamo: once here, not in every child
     yield
     torch.set_num_threads(before)
 
@@ -120,7 +121,7 @@ def run_ranks() -> Callable[..., list[Any]]:
     """Return `run_ranks(n, call, *args)`: the results of `call(*args)` on n forked gloo ranks, by rank.
 
     The default process group is ready when `call` starts. The first rank that raises ends the others and
-    fails the test with its traceback; a run longer than a minute fails too. Closures are fine, since
+    fails the test with its traceback; a run longer than `WATCHDOG_SECONDS` fails too. Closures are fine, since
     children are forked; results must be picklable.
     """
     return _run_ranks
