@@ -42,6 +42,11 @@ class Durations:
             wire=(self.wire,) * (len(placement) - 1),
         )
 
+    def chunks(self, ranks: int) -> int | None:
+        """Return the stages per rank that lists of times imply; None where all are given per rank."""
+        counts = {len(values) for values in self.kinds.values()} - {1, ranks}
+        return max(counts) // ranks if counts and max(counts) % ranks == 0 else None
+
     def _row(self, kind: str, placement: Sequence[int]) -> tuple[float, ...]:
         values = self.kinds[kind]
         ranks = max(placement) + 1

@@ -2,14 +2,22 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import itertools
+import math
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 from launcher.schedule_options import Durations, looks_like_file, read_schedule
 from planner.schedules import (
+    AUTO,
+    FAMILIES,
+    Family,
+    Problem,
     Schedule,
+    ScheduleError,
     StageTimes,
     Timeline,
+    auto,
     build,
     check_parsed,
     find_family,
@@ -19,6 +27,50 @@ from planner.schedules import (
     to_data,
 )
 from profiles.errors import ConfigError, InfeasibleError
+
+_FRONTIER_EFFORT = 100_000
+
+
+@dataclass(frozen=True, kw_only=True)
+class Point:
+    """One schedule on the plane of memory and bubble; `limit` is what it had to keep to."""
+
+    name: str
+    limit: float
+    peak: float
+    cycle: float
+    bubble_fraction: float
+
+    @classmethod
+    def of(cls, name: str, timeline: Timeline, limit: float) -> Point:
+        """Return where `timeline` lies."""
+        return cls(
+            name=name,
+            limit=limit,
+            peak=max(timeline.peak_activations),
+            cycle=timeline.cycle,
+            bubble_fraction=timeline.bubble_fraction,
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Frontier:
+    """The least bubble for each memory limit, ascending, and the named families."""
+
+    searched: tuple[Point, ...]
+    families: tuple[Point, ...]
+
+    def data(self) -> dict[str, Any]:
+        """Return plain data for `--json`."""
+        return {
+            "frontier": [asdict(point) for point in self.searched],
+            "families": [asdict(point) for point in self.families],
+        }
+
+
+def _doubling(most: int) -> list[int]:
+    """1, 2, 4, … and `most` itself."""
+    return sorted({2**power for power in range(most.bit_length())} | {most})
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -73,6 +125,8 @@ class ScheduleRequest:
             return parsed.schedule
         ranks, microbatches = self.numbers(name)
         family = find_family(name)
+        if family is AUTO:
+            return auto(self._problem(self.memory_limit))
         return build(
             name,
             ranks=ranks,
@@ -80,6 +134,53 @@ class ScheduleRequest:
             chunks=self.chunks,
             steps=1 if family.flush else self.steps,
         )
+
+    def _problem(self, memory_limit: float | None) -> Problem:
+        ranks, microbatches = self.numbers("auto")
+        return Problem(
+            ranks=ranks,
+            microbatches=microbatches,
+            times_of=self.durations.of,
+            chunks=self.chunks or self.durations.chunks(ranks),
+            memory_limit=memory_limit,
+        )
+
+    def frontier(self) -> Frontier:
+        """Return the least bubble for memory limits from one microbatch up, and where the families lie."""
+        ranks, microbatches = self.numbers("auto")
+        families = [point for point in map(self._point, FAMILIES) if point is not None]
+        limits = {1.0, ranks / 4, ranks / 3, ranks / 2, 0.75 * ranks, ranks, 1.5 * ranks, 2.0 * ranks - 1}
+        limits = {math.ceil(limit * 2) / 2 for limit in limits} | {family.peak for family in families}
+        points: list[Point] = []
+        best: Timeline | None = None
+        for limit in sorted(limit for limit in limits if 1 <= limit <= microbatches):
+            schedule = auto(self._problem(limit), effort=_FRONTIER_EFFORT)
+            timeline = simulate(schedule, self.times(schedule))
+            if best is None or timeline.cycle < best.cycle * (1 - 1e-9):
+                best = timeline
+            points.append(Point.of("auto", best, limit))
+        return Frontier(searched=tuple(points), families=tuple(families))
+
+    def _point(self, family: Family) -> Point | None:
+        if not family.flush:
+            return None
+        try:
+            timeline = self.timeline(family.name)
+        except (ScheduleError, ConfigError, InfeasibleError):
+            return None  # not with these numbers
+        return Point.of(family.name, timeline, max(timeline.peak_activations))
+
+    def heatmap(self, name: str) -> dict[tuple[int, int], float | None]:
+        """Return (ranks, microbatches) → bubble fraction up to the given numbers; None if impossible."""
+        ranks, microbatches = self.numbers(name)
+        cells: dict[tuple[int, int], float | None] = {}
+        for p, m in itertools.product(_doubling(ranks), _doubling(microbatches)):
+            try:
+                timeline = replace(self, ranks=p, microbatches=m).timeline(name)
+                cells[p, m] = timeline.bubble_fraction
+            except (ScheduleError, InfeasibleError):
+                cells[p, m] = None
+        return cells
 
     def numbers(self, name: str) -> tuple[int, int]:
         """Return ranks and microbatches, which every named family needs."""

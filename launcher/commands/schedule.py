@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from launcher.console import print_json, stderr_console, stdout_console, table
+from launcher.console import print_json, stderr_console
 from profiles.documents import write_text
 from profiles.errors import ConfigError
 
@@ -85,6 +85,12 @@ def schedule(
         blocking=blocking,
         memory_limit=memory_limit,
     )
+    if frontier:
+        _frontier(request, as_json=json, svg=svg)
+        return
+    if heatmap:
+        _heatmap(request, wanted, as_json=json)
+        return
     timelines = [request.timeline(name) for name in wanted]
     if svg is not None:
         from launcher.drawing import svg as draw_svg  # noqa: PLC0415
@@ -104,7 +110,9 @@ def schedule(
 
         typer.echo(to_csv(_only(timelines, "--csv").schedule), nl=False)
     else:
-        _print(request, timelines)
+        from launcher.schedule_views import print_timelines  # noqa: PLC0415
+
+        print_timelines(request, timelines)
 
 
 def _only(timelines: list[Timeline], option: str) -> Timeline:
@@ -113,62 +121,31 @@ def _only(timelines: list[Timeline], option: str) -> Timeline:
     return timelines[0]
 
 
-def _print(request: ScheduleRequest, timelines: list[Timeline]) -> None:
-    """Print a comparison and the stacked timelines on one scale."""
-    from launcher.drawing.terminal import draw, legend  # noqa: PLC0415
+def _frontier(request: ScheduleRequest, *, as_json: bool, svg: Path | None) -> None:
+    from launcher.drawing.frontier_svg import frontier_svg  # noqa: PLC0415 (start-up time of --help)
+    from launcher.schedule_views import print_frontier  # noqa: PLC0415
 
-    out = stdout_console()
-    colours = out.color_system is not None and not out.no_color
-    grid = table()
-    for name in ("schedule", "stages", "cycle", "bubble", "peak microbatches"):
-        grid.add_column(name, justify="left" if name == "schedule" else "right")
-    asynchronous = any(not timeline.schedule.flush for timeline in timelines)
-    if asynchronous:
-        grid.add_column("weights", justify="right")
-        grid.add_column("cycle when overlapped", justify="right")
-    for timeline in timelines:
-        schedule = timeline.schedule
-        row = [
-            schedule.name,
-            str(schedule.stages),
-            f"{timeline.cycle:.6g}",
-            f"{timeline.bubble_fraction:.1%}",
-            f"{max(timeline.peak_activations):.4g}",
+    found = request.frontier()
+    if svg is not None:
+        write_text(svg, frontier_svg(found.searched, found.families))
+        stderr_console().print(f"wrote {svg}")
+    if as_json:
+        print_json(found.data())
+    else:
+        print_frontier(found)
+
+
+def _heatmap(request: ScheduleRequest, names: list[str], *, as_json: bool) -> None:
+    from launcher.schedule_views import print_heatmap  # noqa: PLC0415 (start-up time of --help)
+
+    maps = {name: request.heatmap(name) for name in names}
+    if as_json:
+        cells = [
+            {"schedule": name, "ranks": ranks, "microbatches": microbatches, "bubble_fraction": bubble}
+            for name, cells in maps.items()
+            for (ranks, microbatches), bubble in cells.items()
         ]
-        if asynchronous:
-            steady = request.steady(timeline)
-            row += [
-                str(max(schedule.weight_versions or (1,))),
-                "" if steady is None else f"{steady:.6g}",
-            ]
-        grid.add_row(*row)
-    out.print(grid)
-    span = max(timeline.makespan for timeline in timelines)
-    for timeline in timelines:
-        if len(timelines) > 1:
-            out.print(f"[bold]{timeline.schedule.name}[/]")
-        for line in draw(timeline, width=out.width, colours=colours, span=span):
-            out.print(line, no_wrap=True, crop=True)
-    widest = max(timelines, key=lambda timeline: len({a.kind for r in timeline.schedule.actions for a in r}))
-    out.print(legend(widest, colours=colours))
-    if len(timelines) == 1:
-        _print_ranks(timelines[0])
-
-
-def _print_ranks(timeline: Timeline) -> None:
-    """Print where each rank's cycle goes."""
-    if len(timeline.busy) > 64:
+        print_json({"heatmap": cells})
         return
-    grid = table()
-    for name in ("rank", "stages", "busy", "wait", "idle", "peak microbatches"):
-        grid.add_column(name, justify="right")
-    for rank, peak in enumerate(timeline.peak_activations):
-        grid.add_row(
-            str(rank),
-            " ".join(map(str, timeline.schedule.stages_of(rank))),
-            f"{timeline.busy[rank]:.6g}",
-            f"{timeline.wait[rank]:.6g}",
-            f"{timeline.idle[rank]:.6g}",
-            f"{peak:.4g}",
-        )
-    stdout_console().print(grid)
+    for name, cells_of in maps.items():
+        print_heatmap(name, cells_of)

@@ -1,8 +1,7 @@
 """A timeline in the terminal: one row per rank, time to the right.
 
 in colour   cells are coloured by kind, lighter for later chunks, and show the microbatch where it fits
-plain       F0 B0--- (a letter, the microbatch, dashes to the cell's end); f0 for a rank's later chunks; ·
-waits
+plain       F0 B0---: a letter, the microbatch, dashes to the cell's end; f0 for later chunks; · waits
 """
 
 from __future__ import annotations
