@@ -13,6 +13,7 @@ import numpy as np
 
 from planner.costs.flops import Number
 from planner.schedules.families import FAMILIES, build
+from planner.schedules.shared import simulate_shared
 from planner.schedules.simulate import simulate
 from planner.schedules.times import StageTimes
 
@@ -26,7 +27,7 @@ class Pipeline:
 
     `ends` is when each rank finishes its last action, `in_flight` the most microbatches it holds at once (in
     units of all its layers), `held` the same per rank and chunk in stage activations, `simulated` whether the
-    schedule itself was run on paper.
+    schedule itself was run on paper, `shared` whether on processors that the ranks share.
     """
 
     seconds: float
@@ -35,6 +36,7 @@ class Pipeline:
     in_flight: tuple[float, ...]
     placement: tuple[int, ...]
     simulated: bool
+    shared: bool = False
     note: str = ""
 
 
@@ -54,8 +56,19 @@ def closed_seconds(
 
 
 @lru_cache(maxsize=256)
-def run(schedule: str, times: StageTimes, *, ranks: int, chunks: int, microbatches: int) -> Pipeline:
+def run(
+    schedule: str,
+    times: StageTimes,
+    *,
+    ranks: int,
+    chunks: int,
+    microbatches: int,
+    cores_per_rank: float | None = None,
+) -> Pipeline:
     """Simulate `schedule`, in part if it is long: in the steady state a step grows by a fixed amount a round.
+
+    With `cores_per_rank`, pipeline ranks share processors: there are that many for each rank's worth of
+    processes, `times` are processor seconds, and `busy` is the time they take while others compute too.
 
     Raises:
         ScheduleError: when the family has no schedule for these numbers.
@@ -65,10 +78,10 @@ def run(schedule: str, times: StageTimes, *, ranks: int, chunks: int, microbatch
     total = 2 * microbatches * ranks * chunks
     rounds = microbatches // ranks
     if rounds < 4 or (total <= MAX_ACTIONS and ranks > 1):
-        return _simulate(schedule, times, ranks, chunks, microbatches)
+        return _simulate(schedule, times, ranks, chunks, microbatches, cores_per_rank)
     rest = microbatches % ranks
-    short = _simulate(schedule, times, ranks, chunks, SETTLED * ranks + rest)
-    longer = _simulate(schedule, times, ranks, chunks, (SETTLED + 1) * ranks + rest)
+    short = _simulate(schedule, times, ranks, chunks, SETTLED * ranks + rest, cores_per_rank)
+    longer = _simulate(schedule, times, ranks, chunks, (SETTLED + 1) * ranks + rest, cores_per_rank)
     repeats = rounds - SETTLED
 
     def extend(a: Sequence[float], b: Sequence[float]) -> tuple[float, ...]:
@@ -81,12 +94,15 @@ def run(schedule: str, times: StageTimes, *, ranks: int, chunks: int, microbatch
         in_flight=extend(short.in_flight, longer.in_flight),
         placement=longer.placement,
         simulated=True,
+        shared=longer.shared,
     )
 
 
-def _simulate(schedule: str, times: StageTimes, ranks: int, chunks: int, microbatches: int) -> Pipeline:
+def _simulate(  # noqa: PLR0917 (private, called three times)
+    schedule: str, times: StageTimes, ranks: int, chunks: int, microbatches: int, cores: float | None
+) -> Pipeline:
     built = build(schedule, ranks=ranks, microbatches=microbatches, chunks=chunks)
-    timeline = simulate(built, times)
+    timeline = simulate(built, times) if cores is None else simulate_shared(built, times, cores=cores)
     return Pipeline(
         seconds=timeline.makespan,
         ends=tuple(ends[-1] for ends in timeline.ends),
@@ -94,6 +110,7 @@ def _simulate(schedule: str, times: StageTimes, ranks: int, chunks: int, microba
         in_flight=timeline.peak_activations,
         placement=built.placement,
         simulated=True,
+        shared=cores is not None,
     )
 
 

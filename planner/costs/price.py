@@ -102,15 +102,11 @@ def assess(
     else:
         pieces = analytic_pieces(model, cluster, layout, software)
     stages = _stages(model, layout, pieces)
-    line = _pipeline(layout, pieces, stages)
+    line = _pipeline(layout, pieces, stages, _cores(cluster) if crowded else None)
     if line.note:
         notes.append(line.note)
     if crowded:
-        line = _share(cluster, layout, line)
-        notes.append(
-            f"{layout.world_size} ranks share {_cores(cluster)} processors: the step cannot be shorter than"
-            " their work divided by the processors"
-        )
+        notes.append(f"{layout.world_size} ranks share {_cores(cluster)} processors, which is priced")
     parameters = _parameters(model, layout, stages.layers, line.placement)
     time = _time(cluster, layout, software, table, stages=stages, line=line, parameters=parameters)
     step = sum(time.model_dump().values())
@@ -185,7 +181,8 @@ def _stages(model: ModelSpec, layout: Layout, pieces: Pieces) -> Stages:
     return Stages(layers=layers, **{name: tuple(row) for name, row in rows.items()})
 
 
-def _pipeline(layout: Layout, pieces: Pieces, stages: Stages) -> Pipeline:
+def _pipeline(layout: Layout, pieces: Pieces, stages: Stages, cores: int | None) -> Pipeline:
+    """Run the schedule on paper; with `cores`, all ranks share that many processors."""
     count = len(stages.layers)
     hop = 0.0 if layout.overlap.pp or layout.pp == 1 else pieces.hop_seconds + pieces.hop_latency
     backward = [
@@ -201,22 +198,12 @@ def _pipeline(layout: Layout, pieces: Pieces, stages: Stages) -> Pipeline:
         wire=(0.0 if hop else pieces.hop_seconds,) * (count - 1),
     )
     return pipeline.run(
-        layout.schedule, times, ranks=layout.pp, chunks=layout.chunks, microbatches=layout.microbatches
-    )
-
-
-def _share(cluster: ClusterSpec, layout: Layout, line: Pipeline) -> Pipeline:
-    """Stretch a pipeline whose ranks have fewer processors than they are."""
-    work = sum(line.busy) * layout.tp * layout.dp / _cores(cluster)
-    stretch = max(1.0, work / line.seconds)
-    return Pipeline(
-        seconds=line.seconds * stretch,
-        ends=tuple(end * stretch for end in line.ends),
-        busy=line.busy,
-        in_flight=line.in_flight,
-        placement=line.placement,
-        simulated=line.simulated,
-        note=line.note,
+        layout.schedule,
+        times,
+        ranks=layout.pp,
+        chunks=layout.chunks,
+        microbatches=layout.microbatches,
+        cores_per_rank=None if cores is None else cores / (layout.tp * layout.dp),
     )
 
 
@@ -293,6 +280,9 @@ def _time(
         "recompute": total(stages.recompute),
         "tp_comm": total(stages.tp_forward) + total(stages.tp_backward),
     }
+    # On shared processors the same work takes longer; each part in proportion.
+    stretch = max(1.0, line.busy[slowest] / sum(parts.values())) if line.shared else 1.0
+    parts = {name: seconds * stretch for name, seconds in parts.items()}
     bubble = max(0.0, line.seconds - line.busy[slowest])
     parts["pp_comm"] = max(0.0, line.seconds - bubble - sum(parts.values()))
     update = max(updates) + ((costs.step_overhead_seconds or 0.0) if costs is not None else 0.0)
