@@ -8,6 +8,9 @@ from typing import Any
 import pytest
 
 from launcher.run_directory import read_json_lines
+from launcher.slurm import prepare
+from launcher.slurm.submission import write
+from profiles.site import SlurmOptions
 
 
 def ends(run: Any) -> list[tuple[str, str]]:
@@ -133,3 +136,23 @@ def test_retry_budget(cluster: Any, runs: Any) -> None:
     cluster.launch(run, process_model="srun", retries=2)
     assert cluster.settle(run, 90) == "failed"
     assert ends(run) == [("failed", "restart"), ("failed", "restart"), ("failed", "down")]
+
+
+def test_elastic_job_takes_the_nodes_there_are(cluster: Any, runs: Any) -> None:
+    plan = runs.plan(nodes=4, devices_per_node=2, tp=2, pp=4, global_batch=8)
+    run = runs.create(plan=plan)
+    cluster.launch(run, process_model="srun", elastic=True, exclude="n1,n2")
+    assert cluster.settle(run, 60) == "finished"
+    assert places(run) == {0: "n3", 1: "n3", 2: "n4", 3: "n4"}
+    assert run.plan().layout.world_size == 4
+
+
+def test_another_number_of_nodes_is_refused(cluster: Any, runs: Any) -> None:
+    run = runs.create()
+    submission = prepare(run.job(), run.path, options=SlurmOptions(time_limit="10:00", exclusive=False))
+    write(submission)
+    command = ["sbatch", "--parsable", "--nodes=3", "launch/job.sbatch"]
+    sent = subprocess.run(command, cwd=run.path, capture_output=True, text=True, check=True)
+    cluster.jobs.append(sent.stdout.strip())
+    assert cluster.settle(run, 60) == "wrong-allocation"
+    assert "3 nodes allocated, the plan is for 2" in (run.path / "launch" / "attempts.jsonl").read_text()
