@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -101,13 +102,12 @@ def _one(
 
         return import_cluster(path, device=device, ranks=ranks)
     from planner.probe.files import LiveFiles  # noqa: PLC0415 (start-up time)
-    from planner.probe.machine import Sources  # noqa: PLC0415
-    from planner.probe.nvml import LiveNvml  # noqa: PLC0415
+    from planner.probe.machine import live_sources  # noqa: PLC0415
     from planner.probe.snapshot import record_probe  # noqa: PLC0415
 
     if root and not root.is_dir():
         raise ConfigError(f"--root {root}: no such folder")
-    sources = Sources(nvml=LiveNvml(), files=LiveFiles(root=root or Path("/")))
+    sources = replace(live_sources(), files=LiveFiles(root=root)) if root else live_sources()
     cluster, snapshot = record_probe(ranks=ranks, device=device, sources=sources)
     if record:
         write_yaml(record, snapshot)

@@ -13,7 +13,7 @@ MEMORY_BYTES = 4 << 30
 CORE_MEMORY_BYTES_PER_SECOND = 10e9
 MEMORY_BYTES_PER_SECOND = 100e9
 LINK_BYTES_PER_SECOND = 1.5e9
-LINK_LATENCY_SECONDS = 100e-6
+LINK_LATENCY_SECONDS = 60e-6
 PROCESS_BYTES = 256 << 20  # an idle Python process that has imported torch
 
 UNTIL_BENCH = "assumed until `cuboid bench` measures it"

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 
 from planner.probe.assemble import cluster_of
 from planner.probe.cpu import cpu_cluster
@@ -11,21 +13,23 @@ from planner.probe.host import read_host
 from planner.probe.node import read_node
 from planner.probe.nvml import LiveNvml, Nvml
 from planner.probe.sentence import with_summary
+from planner.probe.visible import only_visible, visible_text
 from profiles.cluster import ClusterSpec
 from profiles.topology import ClusterTopology
 
 
 @dataclass(frozen=True, kw_only=True)
 class Sources:
-    """Where the probe asks: the driver's library and the system's files."""
+    """Where the probe asks: the driver's library, the system's files, and the variables that hide devices."""
 
     nvml: Nvml
     files: Files
+    variables: Mapping[str, str] = field(default_factory=dict)
 
 
 def live_sources() -> Sources:
     """Return this machine."""
-    return Sources(nvml=LiveNvml(), files=LiveFiles())
+    return Sources(nvml=LiveNvml(), files=LiveFiles(), variables=visible_text(os.environ))
 
 
 def probe(
@@ -41,7 +45,7 @@ def probe(
     """
     sources = sources or live_sources()
     host = read_host(sources.files)
-    node = read_node(sources.nvml, sources.files, host)
+    node = only_visible(read_node(sources.nvml, sources.files, host), sources.variables)
     if node.devices:
         return cluster_of(node, device=device)
     cluster = cpu_cluster(host, ranks=ranks)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from dataclasses import replace
 from typing import Any, Literal
 
 from pydantic import Field
@@ -20,6 +21,7 @@ class Snapshot(Record):
     kind: Literal["snapshot"] = "snapshot"
     version: Literal[1] = 1
     time: str = ""
+    variables: dict[str, str] = Field(default_factory=dict)  # those that hide devices
     nvml: dict[str, dict[str, Any]] = Field(default_factory=dict)
     texts: dict[str, str] = Field(default_factory=dict)
     folders: dict[str, tuple[str, ...]] = Field(default_factory=dict)
@@ -32,9 +34,10 @@ def record_probe(
     """Probe a machine and keep all it answered."""
     sources = sources or live_sources()
     nvml, files = RecordingNvml(source=sources.nvml), RecordingFiles(source=sources.files)
-    cluster = probe(ranks=ranks, device=device, sources=Sources(nvml=nvml, files=files))
+    cluster = probe(ranks=ranks, device=device, sources=replace(sources, nvml=nvml, files=files))
     snapshot = Snapshot(
         time=time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
+        variables=dict(sources.variables),
         nvml=nvml.answers,
         texts=files.texts,
         folders=files.folders,
@@ -46,6 +49,6 @@ def record_probe(
 def replay(snapshot: Snapshot, *, ranks: int | None = None, device: str | None = None) -> ClusterSpec:
     """Return what a probe of the recorded machine says."""
     files = RecordedFiles(texts=snapshot.texts, folders=snapshot.folders, targets=snapshot.targets)
-    return probe(
-        ranks=ranks, device=device, sources=Sources(nvml=RecordedNvml(answers=snapshot.nvml), files=files)
-    )
+    nvml = RecordedNvml(answers=snapshot.nvml)
+    sources = Sources(nvml=nvml, files=files, variables=snapshot.variables)
+    return probe(ranks=ranks, device=device, sources=sources)
