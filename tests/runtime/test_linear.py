@@ -192,3 +192,18 @@ def test_bf16_gradients_do_not_stall():
     for _ in range(1000):  # in bf16 the sum stops at 256 times the addend
         ours(torch.ones(1, 1, dtype=torch.bfloat16)).backward()
     assert ours.weight.grad.item() == ours.bias.grad.item() == 1000.0
+
+
+def test_backward_uses_the_weights_that_lie_in_the_parameter():
+    """Weight stashing (PipeDream): the owner puts a microbatch's version back before its backward."""
+    ours = Linear(2, 2, bias=False).double()
+    versions = [torch.eye(2, dtype=torch.float64) * scale for scale in (1.0, 2.0, 3.0)]
+    inputs = [torch.ones(1, 2, dtype=torch.float64, requires_grad=True) for _ in versions]
+    results = []
+    for version, x in zip(versions, inputs, strict=True):
+        ours.weight.data = version
+        results.append(ours(x))
+    for number in (2, 0, 1):
+        ours.weight.data = versions[number]
+        results[number].sum().backward()
+    assert [x.grad.tolist() for x in inputs] == [[[1.0, 1.0]], [[2.0, 2.0]], [[3.0, 3.0]]]
