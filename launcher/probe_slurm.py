@@ -82,7 +82,9 @@ def step_command(
         if not option.startswith("-") or not option.isprintable():
             raise ConfigError(f"--srun {option!r}: must be an option such as --srun=--partition=main")
     words = ["srun", f"--nodes={count}", f"--ntasks={count}", "--ntasks-per-node=1"]
-    words += ["--label", "--kill-on-bad-exit=0", "--job-name=cuboid-probe", *options]
+    words += ["--label", "--kill-on-bad-exit=0", "--job-name=cuboid-probe"]
+    # Inside a job another step, such as an interactive shell, may hold the processors.
+    words += [*(["--overlap"] if inside else []), *options]
     words += [sys.executable, "-m", "launcher.probe_node"]
     words += [f"--device={device}"] if device else []
     words += [f"--ranks={ranks}"] if ranks else []

@@ -62,7 +62,7 @@ class NodeDevice(Record):
     cpus: str | None = None
     links: NonNegativeInt | None = None  # NVLink or xGMI links that are up
     link_bytes_per_second: PositiveFloat | None = None  # one link, one direction
-    host_links: NonNegativeInt | None = None  # NVLinks to the processor
+    host_links: NonNegativeInt | None = None  # NVLinks or chip-to-chip links to the processor
     fabric: str | None = None  # NVLink domain across nodes: cluster UUID/clique
     slice: str | None = None  # MIG profile; a slice is a device of its own
     virtual: bool = False

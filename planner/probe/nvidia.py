@@ -22,6 +22,7 @@ from planner.probe.pci import (
 from profiles.topology import NodeDevice, Problem
 
 CLOCK_SM, CLOCK_MEMORY = 1, 2
+FIELD_CHIP_LINKS = 170
 MAX_DEVICES, MAX_SLICES = 64, 16
 CORES_PER_MULTIPROCESSOR = {"6.0": 64, "7.0": 64, "7.5": 64, "8.0": 64}  # 128 in all others since 5.0
 FABRIC_STATES = {1: "not started", 2: "in progress"}
@@ -139,7 +140,7 @@ def _read_gpu(nvml: Nvml, files: Files, index: int, seen: list[_Seen], problems:
         update={
             "links": len(links.up),
             "link_bytes_per_second": links.bytes_per_second,
-            "host_links": links.to_host or None,
+            "host_links": links.to_host or _chip_links(nvml, gpu),
             "fabric": fabric,
             "complaints": complaints(nvml, gpu) + fabric_health,
         }
@@ -200,6 +201,12 @@ def _device(nvml: Nvml, gpu: Gpu, index: int, board: _Board) -> NodeDevice:
         cpus=place.cpus if place else None,
         virtual=nvml.ask("nvmlDeviceGetVirtualizationMode", gpu).number() == 2,
     )
+
+
+def _chip_links(nvml: Nvml, gpu: Gpu) -> int | None:
+    """Return the number of chip-to-chip links to the processor (Grace), or None."""
+    count = nvml.ask("nvmlDeviceGetFieldValues", gpu, ((FIELD_CHIP_LINKS, 0),)).numbers()
+    return count[0] if count and count[0] > 0 else None
 
 
 def _numa(nvml: Nvml, gpu: Gpu) -> int | None:

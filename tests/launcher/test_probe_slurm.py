@@ -40,12 +40,13 @@ def test_one_task_on_every_node_that_may_fail_alone(outside):
     words = step_command(nodes=3, device="h100-sxm5-80gb", ranks=8, options=["--partition=main"])
     assert words[:4] == ["srun", "--nodes=3", "--ntasks=3", "--ntasks-per-node=1"]
     assert {"--kill-on-bad-exit=0", "--label", "--partition=main"} <= set(words)
+    assert "--overlap" not in words
     assert words[-5:] == [sys.executable, "-m", "launcher.probe_node", "--device=h100-sxm5-80gb", "--ranks=8"]
 
 
 def test_inside_a_job_all_its_nodes_are_meant(outside, monkeypatch):
     monkeypatch.setenv("SLURM_JOB_NUM_NODES", "16")
-    assert "--nodes=16" in step_command(nodes=None, device=None, ranks=None)
+    assert {"--nodes=16", "--overlap"} <= set(step_command(nodes=None, device=None, ranks=None))
     assert "--nodes=4" in step_command(nodes=4, device=None, ranks=None)
 
 

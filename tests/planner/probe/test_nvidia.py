@@ -100,6 +100,7 @@ def test_nvl72_node_knows_its_domain(boxes):
     assert links_of(cluster)[0] == ("nvswitch", 4, 900e9, 1)
     assert {device.fabric for device in node.devices} == {"a1b2c3d4e5f60718293a4b5c6d7e8f90/32766"}
     assert node.nvswitches is None
+    assert [device.host_links for device in node.devices] == [10] * 4
     assert not any(device.complaints for device in node.devices)
 
 
