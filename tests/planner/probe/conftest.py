@@ -300,6 +300,7 @@ class Boxes:
             numa_of=lambda i: i // 2,
         )
         for i in range(4):
+            box.overrides[f"nvmlDeviceGetFieldValues gpu{i} 170 0"] = "10"
             box.overrides[f"nvmlDeviceGetGpuFabricInfoV gpu{i}"] = (
                 "a1b2c3d4e5f60718293a4b5c6d7e8f90 32766 3 1aa"
             )
