@@ -122,20 +122,12 @@ def _expanded(data: Data, source: str) -> list[Any]:
         )  # fmt: skip
         values["kv_heads"] = None if isinstance(values.get("kv_heads"), str) else values.get("kv_heads")
         values["ffn_hidden"] = None if isinstance(values.get("ffn_hidden"), str) else values.get("ffn_hidden")
-        seconds = values.get("iteration_time_s")
-        if seconds is None and values.get("iteration_time_ms") is not None:
-            seconds = values["iteration_time_ms"] / 1e3
-        measured = {"iteration_time_s": seconds, "tokens_per_s_per_gpu": values.get("tokens_per_s_per_gpu")}
+        if values.get("iteration_time_s") is None and values.get("iteration_time_ms") is not None:
+            values["iteration_time_s"] = values["iteration_time_ms"] / 1e3
+        sections = ("model", "cluster", "parallelism", "training", "measured")
+        name = values.get("id") or f"{source}-{parts}"
         records.append(
-            {
-                "id": f"{source}-{parts}",
-                "kind": "training_run",
-                "model": values,
-                "cluster": values,
-                "parallelism": values,
-                "training": values,
-                "measured": measured | {"peak_memory_gb": values.get("peak_memory_gb")},
-            }
+            {"id": name, "kind": values.get("kind", "training_run"), **dict.fromkeys(sections, values)}
         )
     return records
 

@@ -1,0 +1,65 @@
+"""Partial simulation of long schedules against whole ones, and against the closed forms."""
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from planner.costs import pipeline
+from planner.costs.pipeline import closed_seconds, run
+from planner.schedules.times import StageTimes
+
+
+@settings(max_examples=20, deadline=None)
+@given(
+    data=st.data(),
+    ranks=st.integers(2, 5),
+    rounds=st.integers(4, 9),
+    rest=st.integers(0, 4),
+    schedule=st.sampled_from(["1f1b", "gpipe", "zb-h1"]),
+)
+def test_a_long_schedule_may_be_simulated_in_part(
+    data: st.DataObject, ranks: int, rounds: int, rest: int, schedule: str
+) -> None:
+    microbatches = ranks * rounds + rest % ranks
+    ends = data.draw(st.floats(0.5, 2.0))
+    forward = (1.0,) * (ranks - 1) + (ends,)
+    times = StageTimes(
+        forward=forward,
+        input_gradient=forward,
+        weight_gradient=forward,
+        latency=0.01,
+        wire=(0.02,) * (ranks - 1),
+    )
+    numbers = {"ranks": ranks, "chunks": 1, "microbatches": microbatches}
+    limit = pipeline.MAX_ACTIONS
+    try:
+        pipeline.MAX_ACTIONS = 0
+        run.cache_clear()
+        part = run(schedule, times, **numbers)
+        pipeline.MAX_ACTIONS = 10**9
+        run.cache_clear()
+        whole = run(schedule, times, **numbers)
+    finally:
+        pipeline.MAX_ACTIONS = limit
+        run.cache_clear()
+    assert part.seconds == pytest.approx(whole.seconds, rel=2e-3)
+    assert part.busy == pytest.approx(whole.busy)
+    assert part.in_flight == pytest.approx(whole.in_flight)
+
+
+@pytest.mark.parametrize("ranks", [1, 2, 4, 8])
+def test_equal_stages_take_the_closed_form(ranks: int) -> None:
+    times = StageTimes.uniform(stages=ranks)
+    line = run("1f1b", times, ranks=ranks, chunks=1, microbatches=4 * ranks)
+    assert line.seconds == pytest.approx(closed_seconds(3.0, 3.0, 4 * ranks, ranks))
+    assert line.in_flight == tuple(float(ranks - r) for r in range(ranks))
+
+
+def test_shared_processors_cannot_be_outrun() -> None:
+    times = StageTimes.uniform(stages=4)
+    numbers = {"ranks": 4, "chunks": 1, "microbatches": 8}
+    alone = run("1f1b", times, **numbers)
+    shared = run("1f1b", times, **numbers, cores_per_rank=2.0)
+    work = 4 * 8 * 3.0
+    assert shared.seconds >= max(alone.seconds, work / 2)
+    assert shared.seconds <= work / 2 + alone.seconds
