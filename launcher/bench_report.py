@@ -56,6 +56,8 @@ def machine_line(costs: CostTable) -> str:
     if costs.optimizer_seconds_per_parameter:
         seconds = format_seconds(costs.optimizer_seconds_per_parameter * 1e6)
         parts.append(f"optimizer {seconds} per million parameters")
+    if costs.overlap:
+        parts.append(f"a block takes {costs.overlap.compute_slowdown:.2f} × as long beside collectives")
     if costs.process_bytes:
         parts.append(f"bare process {format_bytes(costs.process_bytes)}")
     return "; ".join(parts)

@@ -60,6 +60,19 @@ class CollectiveCost(Record):
     cpu_seconds: NonNegativeFloat | None = None  # processor time of one rank, without accelerator
 
 
+class OverlapCost(Record):
+    """What a block and collectives among all ranks do to each other while both run.
+
+    Factors on the time that each takes alone; 1 means that the other is not felt.
+    """
+
+    microbatch: PositiveInt
+    message_bytes: PositiveInt
+    compute_slowdown: PositiveFloat
+    collective_slowdown: PositiveFloat
+    samples: PositiveInt
+
+
 class Calibration(Record):
     """How measured runs changed a table: factors on what `bench` measured, and the errors that justify them.
 
@@ -96,5 +109,6 @@ class CostTable(Record):
     software: dict[str, str] = Field(default_factory=dict)
     layers: tuple[LayerCost, ...] = ()
     collectives: tuple[CollectiveCost, ...] = ()
+    overlap: OverlapCost | None = None
     calibration: Calibration | None = None
     notes: tuple[str, ...] = ()

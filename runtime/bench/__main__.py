@@ -61,6 +61,11 @@ def _measure(request: BenchRequest, output: Path, known: CostTable | None, deadl
             f"{output}: holds measurements of another model, machine or number of ranks;"
             " choose another output, or measure anew with --fresh"
         )
+    if known is not None and known.calibration is not None:
+        raise ConfigError(
+            f"{output}: was calibrated by runs, which fresh measurements would mix with;"
+            " choose another output, or measure anew with --fresh"
+        )
     warm_up()
     work = session.Session(
         request=request, output=output, deadline=deadline, process_bytes=process_bytes(), known=known

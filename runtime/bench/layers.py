@@ -107,6 +107,10 @@ class LayerBench:
         measured.footprint = self._footprint(run, point)
         return measured
 
+    def whole(self, point: LayerPoint) -> Callable[[], None]:
+        """Return a call that does one forward and backward of the point's stage."""
+        return _Run(self.stage(point), self._batch(point), self._place.device).whole
+
     def _footprint(self, run: _Run, point: LayerPoint) -> Footprint:
         if point in self._footprints:
             return self._footprints[point]

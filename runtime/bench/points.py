@@ -13,6 +13,7 @@ SMALL_MESSAGE_BYTES = 4096
 LARGEST_MESSAGE_BYTES = 64 << 20
 MESSAGE_STEP = 8  # sizes grow by this factor; between them the planner interpolates
 FP32_BYTES = 4
+OVERLAP_BYTES = 4 << 20
 COMPONENTS: tuple[Component, ...] = ("block", "head", "embedding")
 
 
@@ -77,7 +78,17 @@ class OptimizerPoint:
     name: str = "optimizer"
 
 
-Point = LayerPoint | CollectivePoint | MatmulPoint | OptimizerPoint
+@dataclass(frozen=True, kw_only=True)
+class OverlapPoint:
+    """A block beside collectives among all ranks."""
+
+    microbatch: int
+    precision: Precision
+    message_bytes: int
+    name: str = "computation beside collectives"
+
+
+Point = LayerPoint | CollectivePoint | MatmulPoint | OptimizerPoint | OverlapPoint
 
 
 def points(request: BenchRequest, *, local_ranks: int) -> list[Point]:
@@ -91,7 +102,19 @@ def points(request: BenchRequest, *, local_ranks: int) -> list[Point]:
     ends = [point for point in layers if point.component != "block"]
     messages = collective_points(request, local_ranks=local_ranks)
     ordered: list[Point] = [*blocks, *messages, *ends, OptimizerPoint(), MatmulPoint()]
+    if request.ranks > 1:
+        ordered.append(overlap_point(request))
     return sorted(ordered, key=optional)
+
+
+def overlap_point(request: BenchRequest) -> OverlapPoint:
+    """Return the overlap to measure: the middle microbatch, and the largest message up to 4 MiB."""
+    sizes = [size for size in message_sizes(request) if size <= OVERLAP_BYTES]
+    return OverlapPoint(
+        microbatch=request.microbatches[len(request.microbatches) // 2],
+        precision=request.precision,
+        message_bytes=max(sizes, default=min(message_sizes(request))),
+    )
 
 
 def layer_points(request: BenchRequest) -> list[LayerPoint]:
@@ -110,7 +133,9 @@ def layer_points(request: BenchRequest) -> list[LayerPoint]:
 
 
 def optional(point: Point) -> bool:
-    """Tell whether only sequence parallelism, recomputation or ZeRO needs the point."""
+    """Tell whether only sequence parallelism, recomputation, ZeRO or a curious reader needs the point."""
+    if isinstance(point, OverlapPoint):
+        return True
     if isinstance(point, LayerPoint):
         return point.sequence_parallel or point.recompute != "none"
     return isinstance(point, CollectivePoint) and point.operation in {"all_gather", "reduce_scatter"}

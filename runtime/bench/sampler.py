@@ -8,7 +8,8 @@ from runtime.bench.layers import DTYPES, LayerBench
 from runtime.bench.machine import sample_matmul
 from runtime.bench.measured import Measured
 from runtime.bench.optimizer import sample_optimizer
-from runtime.bench.points import CollectivePoint, LayerPoint, MatmulPoint, Point
+from runtime.bench.overlap import sample_overlap
+from runtime.bench.points import CollectivePoint, LayerPoint, MatmulPoint, OverlapPoint, Point
 from runtime.bench.ranks import Place
 
 
@@ -30,6 +31,10 @@ class Sampler:
             )
         elif isinstance(point, MatmulPoint):
             laps = sample_matmul(self._place, DTYPES[self._request.precision], window_seconds=window_seconds)
+        elif isinstance(point, OverlapPoint):
+            laps = sample_overlap(
+                point, self._layers, self._place, window_seconds=window_seconds, least=least
+            )
         else:
             laps = sample_optimizer(self._request, self._place, window_seconds=window_seconds, least=least)
         return Measured(laps=laps)

@@ -10,9 +10,17 @@ from typing import TypeVar
 import torch
 
 from profiles.bench_request import BenchRequest
-from profiles.costs import CollectiveCost, CostTable, LayerCost, Phase
+from profiles.costs import CollectiveCost, CostTable, LayerCost, OverlapCost, Phase
 from runtime.bench.measured import Measured
-from runtime.bench.points import CollectivePoint, LayerPoint, MatmulPoint, OptimizerPoint, Point
+from runtime.bench.points import (
+    CollectivePoint,
+    LayerPoint,
+    MatmulPoint,
+    OptimizerPoint,
+    OverlapPoint,
+    Point,
+    overlap_point,
+)
 from runtime.bench.samples import Summary, summarise
 
 PHASES: tuple[Phase, ...] = ("forward", "backward", "input_gradient", "weight_gradient")
@@ -32,6 +40,7 @@ def table(
     layers: list[LayerCost] = []
     collectives: list[CollectiveCost] = []
     matmul = optimizer = None
+    overlap = None
     for point, measured in results.items():
         if isinstance(point, LayerPoint):
             layers.extend(_layer_costs(request, point, measured, results))
@@ -39,6 +48,8 @@ def table(
             collectives.append(_collective_cost(point, measured))
         elif isinstance(point, MatmulPoint):
             matmul = 1.0 / min(summarise(laps).seconds for laps in measured.laps.values())
+        elif isinstance(point, OverlapPoint) and measured.laps:
+            overlap = _overlap_cost(point, measured)
         elif isinstance(point, OptimizerPoint) and measured.laps:
             optimizer = summarise(measured.laps["seconds"]).seconds
     return CostTable(
@@ -53,6 +64,7 @@ def table(
         software={"torch": torch.__version__, "python": platform.python_version()},
         layers=tuple(layers),
         collectives=tuple(collectives),
+        overlap=overlap,
         notes=notes,
     )
 
@@ -119,6 +131,17 @@ def _collective_cost(point: CollectivePoint, measured: Measured) -> CollectiveCo
     )
 
 
+def _overlap_cost(point: OverlapPoint, measured: Measured) -> OverlapCost:
+    seconds = {name: summarise(laps).seconds for name, laps in measured.laps.items()}
+    return OverlapCost(
+        microbatch=point.microbatch,
+        message_bytes=point.message_bytes,
+        compute_slowdown=seconds["compute_beside"] / seconds["compute_alone"],
+        collective_slowdown=seconds["messages_beside"] / seconds["messages_alone"],
+        samples=len(measured.laps["compute_beside"]),
+    )
+
+
 def same_subject(known: CostTable, request: BenchRequest) -> bool:
     """Tell whether an earlier table measured the same model on the same machine with as many ranks."""
     return (
@@ -159,6 +182,8 @@ def known_points(known: CostTable, request: BenchRequest) -> frozenset[Point]:
         found.add(MatmulPoint())
     if known.optimizer_seconds_per_parameter:
         found.add(OptimizerPoint())
+    if known.overlap:
+        found.add(overlap_point(request))
     return frozenset(found)
 
 
@@ -169,6 +194,7 @@ def merge(known: CostTable, now: CostTable) -> CostTable:
             "layers": _merged(known.layers, now.layers),
             "collectives": _merged(known.collectives, now.collectives),
             "matmul_flops_per_second": now.matmul_flops_per_second or known.matmul_flops_per_second,
+            "overlap": now.overlap or known.overlap,
             "optimizer_seconds_per_parameter": now.optimizer_seconds_per_parameter
             or known.optimizer_seconds_per_parameter,
         }
