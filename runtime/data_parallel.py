@@ -88,32 +88,39 @@ class GradientReducer:
             stage: make_buckets(held, limit_bytes=limit_bytes) if axis.size > 1 else []
             for stage, held in self._parameters.items()
         }
-        self._works: list[dist.Work] = []
+        self._works: dict[int, list[dist.Work]] = {stage: [] for stage in stages}
 
     def begin_step(self) -> None:
         """Clear all gradients."""
-        for parameters in self._parameters.values():
-            for parameter in parameters:
-                parameter.grad = None
         if self._tie is not None:
             self._tie.parameter.grad = None
-        for buckets in self._buckets.values():
-            for bucket in buckets:
-                bucket.attach()
+        for stage in self._parameters:
+            self.clear(stage)
+
+    def clear(self, stage: int) -> None:
+        """Clear the gradients of `stage`."""
+        for parameter in self._parameters[stage]:
+            parameter.grad = None
+        for bucket in self._buckets[stage]:
+            bucket.attach()
 
     def start(self, stage: int) -> None:
         """Start summing the gradients of `stage`, which are final."""
         for bucket in self._buckets[stage]:
             work = dist.all_reduce(bucket.flat, group=self._axis.group, async_op=True)
             assert work is not None
-            self._works.append(work)
+            self._works[stage].append(work)
 
     def finish(self) -> None:
         """Wait for all sums; a parameter that no microbatch used has a gradient of zero."""
         if self._tie is not None:
             self._tie.reduce()
-        while self._works:
-            self._works.pop(0).wait()
-        for parameters in self._parameters.values():
-            for parameter in parameters:
-                zero_gradient(parameter)
+        for stage in self._parameters:
+            self.finish_stage(stage)
+
+    def finish_stage(self, stage: int) -> None:
+        """Wait for the sums of `stage`."""
+        while self._works[stage]:
+            self._works[stage].pop(0).wait()
+        for parameter in self._parameters[stage]:
+            zero_gradient(parameter)

@@ -45,7 +45,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except CuboidError as error:
         print(f"error: {error}", file=sys.stderr)
         return error.exit_code
-    torch.ones(1, requires_grad=True).sum().backward()  # what autograd sets up once, before the fork
     return run_ranks(lambda place: _rank(place, request, schedule, options.output), schedule.ranks, 1)
 
 

@@ -49,17 +49,36 @@ class Reducer(Protocol):
         """Start on `stage`, whose gradients are final; must not wait."""
 
 
+class Updates(Protocol):
+    """Weight versions and optimizer steps of an asynchronous schedule."""
+
+    def use(self, stage: int, microbatch: int) -> None:
+        """Load the weights with which `microbatch` goes through `stage`."""
+
+    def done(self, stage: int, microbatch: int) -> None:
+        """Note that `microbatch` needs no weights of `stage` any more."""
+
+    def update(self, stage: int) -> None:
+        """Step the optimizer of `stage`, whose gradients are being summed."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class StepData:
     """One step's input for one pipeline.
 
     `tokens` and `targets` are [microbatches, microbatch, sequence], read on the first and on the last stage
-    only. `valid_tokens` counts the targets of the global batch that are not ignored.
+    only. `valid_tokens` counts the targets of the global batch that are not ignored; where several batches
+    are in flight, one count for each microbatch.
     """
 
     tokens: Tensor | None
     targets: Tensor | None
-    valid_tokens: int
+    valid_tokens: int | Sequence[int]
+
+    def seed(self, microbatch: int) -> float:
+        """Return where the backward of `microbatch` starts: 1 / (valid tokens of its global batch)."""
+        valid = self.valid_tokens
+        return 1.0 / max(1, valid if isinstance(valid, int) else valid[microbatch])
 
 
 class _Seed(torch.autograd.Function):
@@ -109,6 +128,7 @@ class Executor:
         transport: Transport | None,
         reducer: Reducer,
         recorder: Recorder,
+        updates: Updates | None = None,
     ) -> None:
         self._stages = stages
         self._actions: Sequence[LoweredAction] = lowered.actions[rank]
@@ -118,6 +138,7 @@ class Executor:
         self._transport = transport
         self._reducer = reducer
         self._recorder = recorder
+        self._updates = updates
         self._receives = [a for a in self._actions if a.kind in (Kind.RECV_F, Kind.RECV_B)]
 
     def step(self, data: StepData) -> dict[int, Tensor]:
@@ -139,7 +160,6 @@ class Executor:
 
     def _begin(self, data: StepData) -> None:
         self._data = data
-        self._seed = 1.0 / max(1, data.valid_tokens)
         self._posted = self._due = 0  # receives started; receives whose place in the list has passed
         self._flights: dict[Cell, _Flight] = {}
         self._arrivals: dict[Action, Arrival] = {}
@@ -149,6 +169,8 @@ class Executor:
 
     def _run(self, action: LoweredAction) -> None:
         kind, stage, microbatch = action.action
+        if self._updates is not None and kind in (Kind.F, Kind.B, Kind.I, Kind.W):
+            self._updates.use(stage, microbatch)
         if kind == Kind.F:
             self._forward(stage, microbatch)
         elif kind in (Kind.B, Kind.I):
@@ -162,8 +184,11 @@ class Executor:
         elif kind in (Kind.RECV_F, Kind.RECV_B):
             self._due += 1
             self._post_receives()
-        else:
+        elif kind == Kind.REDUCE:
             self._reducer.start(stage)
+        else:
+            assert self._updates is not None, "only asynchronous schedules update within a step"
+            self._updates.update(stage)
 
     def _post_receives(self) -> None:
         """Post receives up to a few beyond the current place, in the order of the list."""
@@ -215,7 +240,7 @@ class Executor:
     def _backward(self, kind: Kind, stage: int, microbatch: int) -> None:
         flight, deferred = self._flights[stage, microbatch], self._stages[stage].deferred
         if stage == self._last:
-            gradient = torch.full_like(self._losses[microbatch], self._seed)
+            gradient = torch.full_like(self._losses[microbatch], self._data.seed(microbatch))
         else:
             gradient = self._take(Action(Kind.RECV_B, stage, microbatch), flight.buffers)
         if kind == Kind.I:
@@ -235,6 +260,8 @@ class Executor:
 
     def _finish(self, cell: Cell) -> None:
         """Give back what the microbatch received: its last backward action is done."""
+        if self._updates is not None:
+            self._updates.done(*cell)
         for buffer in self._flights.pop(cell).buffers:
             assert self._transport is not None
             self._transport.release(buffer)

@@ -71,7 +71,7 @@ class Trainer:
         recorder = self._pipeline.recorder
         recorder.begin_step(step + 1)
         with recorder.phase("data"):
-            data = self._data(step)
+            data, valid = self._data(step)
         losses = self._pipeline.gradients(data)
         rate = learning_rate(self.job.optimizer, step, self.job.steps)
         with recorder.phase("norm", waits=True):
@@ -84,7 +84,7 @@ class Trainer:
         with recorder.phase("optimizer"):
             self.optimizer.step(rate)
         with recorder.phase("status", waits=True):
-            loss, stopping, saving, peaks = self._agree(losses, data.valid_tokens, *asked())
+            loss, stopping, saving, peaks = self._agree(losses, valid, *asked())
         if not math.isfinite(loss) or not math.isfinite(norm):
             raise RunError(
                 f"step {step + 1}: the loss is {loss}, the gradient norm {norm};"
@@ -120,11 +120,11 @@ class Trainer:
         loss, valid, stopping, saving, *peaks = told.tolist()
         return loss / max(1.0, valid), stopping > 0, saving > 0, tuple(map(int, peaks))
 
-    def _data(self, step: int) -> StepData:
-        """Return this pipeline's share of the global batch, and count the valid tokens of all of it."""
+    def _data(self, step: int) -> tuple[StepData, int]:
+        """Return this pipeline's share of the global batch, and the count of valid tokens of all of it."""
         first, last = 0 in self._pipeline.stages, self.job.plan.layout.stages - 1 in self._pipeline.stages
         if not first and not last:
-            return StepData(tokens=None, targets=None, valid_tokens=0)
+            return StepData(tokens=None, targets=None, valid_tokens=0), 0
         tokens, targets = self._samples.batch(step, self._sequences)
         layout, device = self.job.plan.layout, self._mesh.device
         shape = (layout.microbatches, layout.microbatch, self.job.plan.model.seq_len)
@@ -133,8 +133,9 @@ class Trainer:
             count = (targets != IGNORED).sum().to(device)
             self._mesh.dp.all_reduce(count)
             valid = int(count.item())
-        return StepData(
+        data = StepData(
             tokens=tokens.view(shape).to(device) if first else None,
             targets=targets.view(shape).to(device) if last else None,
             valid_tokens=valid,
         )
+        return data, valid
