@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import subprocess
+from pathlib import Path
 from typing import Any
-
-import pytest
 
 from launcher.run_directory import read_json_lines
 from planner.plan import plan_from_data
@@ -24,41 +23,53 @@ TINY = {
     "position": "learned",
     "norm": "layernorm",
 }
+STEPS = 30
+ONE_THREAD = {"OMP_NUM_THREADS": "1"}  # sums in the same order, wherever the ranks are
 
 
 def tiny(plan: Any) -> Any:
-    data = plain(plan)
-    return plan_from_data({**data, "model": TINY}, None)
+    return plan_from_data({**plain(plan), "model": TINY}, Path())
 
 
-def final(run: Any) -> dict[int, float]:
+def losses(run: Any) -> dict[int, float]:
     return {line["step"]: line["loss"] for line in run.metrics()}
 
 
-@pytest.mark.parametrize("process_model", ["torchrun", "srun"])
-def test_training_over_two_nodes(cluster: Any, runs: Any, process_model: str) -> None:
-    run = runs.create(plan=tiny(runs.plan()), steps=4, stand_in=False)
-    cluster.launch(run, process_model=process_model)
-    assert cluster.settle(run, 180) == "finished"
-    hosts = {path.stem: path.read_text().split()[2] for path in run.path.glob("launch/ranks/*/rank-*")}
-    assert hosts == {"rank-0": "n1", "rank-1": "n1", "rank-2": "n2", "rank-3": "n2"}
-    assert sorted(final(run)) == [1, 2, 3, 4]
+def hosts(run: Any) -> dict[str, str]:
+    return {path.stem: path.read_text().split()[2] for path in run.path.glob("launch/ranks/*/rank-*")}
 
 
 def test_warned_requeued_resumed_ends_with_the_same_bits(cluster: Any, runs: Any) -> None:
-    plan = tiny(runs.plan(nodes=4, devices_per_node=1, pp=2, dp=2))
-    whole = runs.create("whole", plan=plan, steps=400, stand_in=False)
+    """One layout twice: by srun on four nodes in one go, by torchrun on two nodes with a stop in between."""
+    layout = {"tp": 1, "pp": 2, "dp": 2}
+    whole = runs.create(
+        "whole",
+        plan=tiny(runs.plan(nodes=4, devices_per_node=1, **layout)),
+        steps=STEPS,
+        stand_in=False,
+        environment=ONE_THREAD,
+    )
     cluster.launch(whole, process_model="srun")
-    assert cluster.settle(whole, 180) == "finished"
-    run = runs.create("broken", plan=plan, steps=400, stand_in=False)
-    (job,) = cluster.launch(run, process_model="srun")
-    cluster.wait(lambda: len(run.metrics()) > 20, 120, "some steps")
+    assert cluster.settle(whole, 400) == "finished"
+    assert hosts(whole) == {f"rank-{rank}": f"n{rank + 1}" for rank in range(4)}
+
+    broken = runs.create(
+        "broken",
+        plan=tiny(runs.plan(nodes=2, devices_per_node=2, **layout)),
+        steps=STEPS,
+        stand_in=False,
+        environment=ONE_THREAD,
+    )
+    (job,) = cluster.launch(broken, process_model="torchrun")
+    cluster.wait(lambda: len(broken.metrics()) >= 3, 200, "some steps")
     subprocess.run(["timeout", "2", "scancel", "--batch", "--signal=USR1", job], check=False)
-    assert cluster.settle(run, 180) == "finished"
-    ends = [x for x in read_json_lines(run.path / "launch" / "attempts.jsonl") if x["event"] == "end"]
+    assert cluster.settle(broken, 400) == "finished"
+    assert hosts(broken) == {f"rank-{rank}": f"n{rank // 2 + 1}" for rank in range(4)}
+    ends = [x for x in read_json_lines(broken.path / "launch" / "attempts.jsonl") if x["event"] == "end"]
     assert [(end["outcome"], end["decision"]) for end in ends] == [
         ("time-limit", "restart"),
         ("finished", "complete"),
     ]
-    assert final(run)[400].hex() == final(whole)[400].hex()
-    assert final(run) == final(whole)
+    assert sorted(losses(broken)) == list(range(1, STEPS + 1))
+    assert losses(broken)[STEPS].hex() == losses(whole)[STEPS].hex()
+    assert losses(broken) == losses(whole)
