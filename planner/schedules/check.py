@@ -60,15 +60,22 @@ def check_cells(schedule: Schedule) -> None:
         ScheduleRefused: at the first broken rule, with rank, position and cell.
     """
     _check_placement(schedule)
+    # Cells on the wrong rank first: what they lack elsewhere only follows from that.
+    for rank, actions in enumerate(schedule.actions):
+        for position, action in enumerate(actions):
+            _refuse(_broken_range(schedule, rank, action), action, rank, position)
     for rank, actions in enumerate(schedule.actions):
         seen: set[Action] = set()
         for position, action in enumerate(actions):
-            broken = _broken_range(schedule, rank, action) or _broken_order(action, seen)
-            if broken:
-                rule, message = broken
-                raise ScheduleRefused(rule, f"{action}: {message}", cell=action, rank=rank, position=position)
+            _refuse(_broken_order(action, seen), action, rank, position)
             seen.add(action)
         _check_complete(schedule, rank, seen)
+
+
+def _refuse(broken: tuple[str, str] | None, action: Action, rank: int, position: int) -> None:
+    if broken:
+        rule, message = broken
+        raise ScheduleRefused(rule, f"{action}: {message}", cell=action, rank=rank, position=position)
 
 
 def _broken_range(schedule: Schedule, rank: int, action: Action) -> tuple[str, str] | None:
