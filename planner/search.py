@@ -96,6 +96,7 @@ def search(
         target=find_target(target),
         pins=Pins(values=dict(pins or {})),
         idle=idle,
+        selective=not software.flash_attention,
     )
     pricing = Pricing(model=model, cluster=cluster, software=software, costs=costs)
     frontier = Frontier(space, pricing)

@@ -270,15 +270,23 @@ def build_space(
     target: Target,
     pins: Pins,
     idle: bool = True,
+    selective: bool = True,
 ) -> Space:
     """Return the space of layouts on up to `devices` devices (exactly `devices` unless `idle`).
+
+    Without `selective`, selective recomputation is searched only where it is pinned: with flash attention
+    nothing is kept that it could drop, so it costs time and saves no memory.
 
     Raises:
         FieldError: when a pinned value is impossible for this model or batch.
         ConfigError: when the pins leave nothing.
     """
     _check_pins(model, devices, global_batch, target, pins)
-    recomputes = [i for i, name in enumerate(RECOMPUTES) if name in target.recomputes]
+    recomputes = [
+        number
+        for number, name in enumerate(RECOMPUTES)
+        if name in target.recomputes and (selective or name != "selective")
+    ]
     if target.recompute_per_stage and len(recomputes) > 1:
         recomputes.append(MIXED)
     pinned = pins.get("recompute")

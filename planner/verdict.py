@@ -34,17 +34,17 @@ def limits(estimate: Estimate, cluster: ClusterSpec) -> str:
     return ", ".join(words) or "compute"
 
 
-def compare(winner: Estimate, other: Estimate, *, name: str = "the runner-up") -> str:
+def compare(winner: Estimate, other: Estimate, *, name: str = "the runner-up", subject: str = "It") -> str:
     """Say in one sentence by how much and through what `winner` is faster than `other`."""
     if not other.fits:
         return f"{name[0].upper()}{name[1:]} does not fit the memory of its devices."
     gain = other.step_seconds - winner.step_seconds
     percent = gain / winner.step_seconds if winner.step_seconds else 0.0
     if abs(percent) < 0.0005:
-        return f"It ties with {name} in time; {_memory(winner, other)}."
+        return f"{subject} ties with {name} in time; {_memory(winner, other)}."
     less, more = _differences(winner.time, other.time)
     verb = "faster" if gain > 0 else "slower"
-    text = f"It is {abs(percent):.1%} {verb} than {name}"
+    text = f"{subject} is {abs(percent):.1%} {verb} than {name}"
     first, second = (less, more) if gain > 0 else (more, less)
     if first:
         text += f": {_phrase(first, 'less' if gain > 0 else 'more')}"

@@ -118,7 +118,7 @@ def _bench(console: Console, model: ModelSpec, cluster: ClusterSpec, ranks: int,
 def _plan(
     console: Console, model: ModelSpec, cluster: ClusterSpec, costs: CostTable, ranks: int
 ) -> SearchResult:
-    from launcher.commands.plan import show  # noqa: PLC0415 (start-up time of --help)
+    from launcher.plan_view import show  # noqa: PLC0415 (start-up time of --help)
     from planner.search import search  # noqa: PLC0415
 
     with _section(console, "plan", f"tp × pp × dp, microbatch and schedule for {ranks} ranks"):

@@ -2,49 +2,26 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from launcher.console import print_json, stderr_console, stdout_console, table
-from planner.pins import parse_pins
-from profiles.documents import plain, read_document
+from launcher.console import print_json, stderr_console, stdout_console
+from launcher.plan_view import bill_line, show, show_front, show_shifts
+from planner.bill import Bill, bill, parse_tokens
+from planner.pins import Pins, parse_pins
+from profiles.documents import plain, read_document, write_text
 from profiles.errors import ConfigError, InfeasibleError
 from profiles.presets import load_cluster, load_model
-from profiles.units import format_bytes, format_count, format_seconds
 
 if TYPE_CHECKING:
-    from rich.console import Console
-
+    from planner.outlook import Shift
+    from planner.query import Query
     from planner.search import RankedPlan, SearchResult
     from profiles.cluster import ClusterSpec
     from profiles.costs import CostTable
     from profiles.model import ModelSpec
-
-
-@dataclass(frozen=True, kw_only=True)
-class Column:
-    """A column of the ranked table; one whose every value is `plain` is left out."""
-
-    name: str
-    plain: str | None = None
-    number: bool = False
-    wraps: bool = False
-
-
-COLUMNS = (
-    Column(name=""),
-    Column(name="tp·pp·dp"),
-    Column(name="micro"),
-    Column(name="schedule"),
-    Column(name="options", plain="–", wraps=True),
-    Column(name="step", number=True),
-    Column(name="MFU", number=True),
-    Column(name="memory", number=True),
-    Column(name="limited by", wraps=True),
-)
 
 
 def plan(
@@ -63,133 +40,183 @@ def plan(
     pin: Annotated[str, typer.Option(help="Decided fields: tp=8,schedule=1f1b.")] = "",
     target: Annotated[str, typer.Option(help="What must run it: cuboid, megatron or any.")] = "cuboid",
     use_all: Annotated[bool, typer.Option("--use-all", help="Leave no device idle.")] = False,
+    why_not: Annotated[str, typer.Option(help="Say what speaks against tp=8,pp=2.")] = "",
+    outlook: Annotated[
+        bool, typer.Option("--outlook", help="Also the Pareto front, and what slower links would change.")
+    ] = False,
+    tokens: Annotated[str, typer.Option(help="Tokens to train on, as in 300B: days and device-hours.")] = "",
+    price: Annotated[float | None, typer.Option(min=0.0, help="Price of one device-hour.")] = None,
     json: Annotated[bool, typer.Option("--json", help="One JSON document on stdout.")] = False,
+    html: Annotated[Path | None, typer.Option(help="Write a page about the search here.")] = None,
     output: Annotated[Path | None, typer.Option("--output", "-o", help="Write the best plan here.")] = None,
 ) -> None:
     """Search all layouts of a model on a cluster and rank the fastest.
 
     Example: cuboid plan --model gpt3-175b --cluster selene --devices 64 --global-batch 64 -o plan.yaml
+             cuboid plan --model config.json --cluster cluster.yaml --global-batch 256 --why-not tp=8,pp=2
     """
-    from planner.plan import Plan, save_plan  # noqa: PLC0415 (start-up time of --help)
-    from planner.search import search  # noqa: PLC0415
+    pins, question = parse_pins(pin), parse_pins(why_not, option="--why-not")
+    wanted = parse_tokens(tokens) if tokens else None
+    if price is not None and wanted is None:
+        raise ConfigError("--price needs --tokens, the number of tokens to train on")
+    query = _query(
+        load_model(model),
+        cluster,
+        devices,
+        global_batch,
+        seq_len,
+        costs=costs,
+        pins=pins,
+        top=top,
+        target=target,
+    )
+    if use_all:
+        from dataclasses import replace  # noqa: PLC0415 (start-up time of --help)
 
-    pins = parse_pins(pin)
-    spec = load_model(model)
-    if seq_len is not None:
-        spec = _with_seq_len(spec, seq_len)
-    machine = _cluster(cluster, devices)
-    count = devices or machine.devices
+        query = replace(query, idle=False)
+    result = query.run()
+    account = None
+    if wanted is not None:
+        account = bill(result.best.estimate, tokens=wanted, devices=query.devices, price_per_hour=price)
+    answer = _answer(query, question, result)
+    front, shifts = _outlook(query, result) if outlook or html is not None else ([], [])
+    _write(query, result, front, shifts, output=output, html=html)
+    if json:
+        print_json(to_json(result, front, shifts, answer=answer, account=account))
+        return
+    show(result, query.model, query.cluster, query.devices)
+    if outlook:
+        show_front(front, query.cluster, query.devices)
+        show_shifts(shifts)
+    for line in (answer, bill_line(account, query.devices) if account else ""):
+        if line:
+            stdout_console().print(line, markup=False)
+
+
+def _query(
+    model: ModelSpec,
+    cluster: str,
+    devices: int | None,
+    global_batch: int,
+    seq_len: int | None,
+    *,
+    costs: Path | None,
+    pins: Pins,
+    top: int,
+    target: str,
+) -> Query:
+    from planner.query import Query  # noqa: PLC0415 (start-up time of --help)
+    from planner.targets import find_target  # noqa: PLC0415
+
     if global_batch < 1:
         raise ConfigError(f"--global-batch {global_batch}: must be at least 1")
-    result = search(
-        spec,
-        machine,
-        devices=count,
+    if seq_len is not None:
+        if seq_len < 1:
+            raise ConfigError(f"--seq-len {seq_len}: must be at least 1")
+        model = model.model_copy(update={"seq_len": seq_len})
+    machine = _cluster(cluster, devices)
+    for missing in model.approximations:
+        stderr_console().print(f"note: {model.name} has {missing}, which is left out here", markup=False)
+    return Query(
+        model=model,
+        cluster=machine,
+        devices=devices or machine.devices,
         global_batch=global_batch,
         costs=None if costs is None else _costs(costs),
         pins=pins.values,
         top=top,
-        target=target,
-        idle=not use_all,
+        target=find_target(target).name,
     )
+
+
+def _answer(query: Query, question: Pins, result: SearchResult) -> str:
+    if not question.values:
+        return ""
+    from planner.why_not import why_not  # noqa: PLC0415 (only when asked)
+
+    return why_not(query, question, result.best)
+
+
+def _outlook(query: Query, result: SearchResult) -> tuple[list[RankedPlan], list[Shift]]:
+    from planner.outlook import pareto, sensitivity  # noqa: PLC0415 (only when asked)
+
+    return pareto(query, result.best), sensitivity(query, result.best)
+
+
+def _write(
+    query: Query,
+    result: SearchResult,
+    front: list[RankedPlan],
+    shifts: list[Shift],
+    *,
+    output: Path | None,
+    html: Path | None,
+) -> None:
+    from planner.plan import Plan, save_plan  # noqa: PLC0415 (start-up time of --help)
+
+    console = stderr_console()
     if output is not None:
         best = result.best
-        save_plan(output, Plan(model=spec, cluster=machine, layout=best.layout, estimate=best.estimate))
-        stderr_console().print(f"wrote {output}")
-    if json:
-        print_json(to_json(result))
-    else:
-        show(result, spec, machine, count)
+        save_plan(
+            output,
+            Plan(model=query.model, cluster=query.cluster, layout=best.layout, estimate=best.estimate),
+        )
+        console.print(f"wrote {output}", markup=False)
+    if html is not None:
+        from launcher.plan_page import render_plans  # noqa: PLC0415 (only when asked)
+
+        write_text(html, render_plans(query, result, front, shifts))
+        console.print(f"wrote {html}", markup=False)
 
 
-def to_json(result: SearchResult) -> dict[str, Any]:
-    """Return the search result as plain data."""
-    return {
-        "plans": [
-            {
-                "rank": ranked.rank,
-                "layout": plain(ranked.layout),
-                "estimate": plain(ranked.estimate),
-                "limited_by": ranked.limited_by,
-            }
-            for ranked in result.plans
-        ],
+def to_json(
+    result: SearchResult,
+    front: list[RankedPlan],
+    shifts: list[Shift],
+    *,
+    answer: str,
+    account: Bill | None,
+) -> dict[str, Any]:
+    """Return the search result as plain data; what was not asked for is left out."""
+    data: dict[str, Any] = {
+        "plans": [_plan_data(ranked) for ranked in result.plans],
         "searched": result.searched,
+        "priced": result.priced,
         "infeasible": dict(result.infeasible),
+        "gap": result.gap,
         "seconds": result.seconds,
     }
+    if front:
+        data["pareto"] = [_plan_data(ranked) for ranked in front]
+        data["sensitivity"] = [
+            {
+                "condition": shift.condition,
+                "chosen_step_seconds": shift.chosen_step_seconds,
+                "best_step_seconds": shift.best.estimate.step_seconds,
+                "same": shift.same,
+                "best": plain(shift.best.layout),
+            }
+            for shift in shifts
+        ]
+    if answer:
+        data["why_not"] = answer
+    if account is not None:
+        data["bill"] = {
+            "tokens": account.tokens,
+            "days": account.days,
+            "device_hours": account.device_hours,
+            "price": account.price,
+        }
+    return data
 
 
-def show(
-    result: SearchResult,
-    model: ModelSpec,
-    cluster: ClusterSpec,
-    devices: int,
-    *,
-    console: Console | None = None,
-) -> None:
-    """Print the ranked table, the chosen plan marked, and why it won."""
-    from planner.verdict import compare  # noqa: PLC0415 (start-up time)
-
-    console = console or stdout_console()
-    rows = table(
-        f"{model.name} ({format_count(model.parameters)} parameters) on {devices} × {cluster.device.name},"
-        f" global batch {result.best.layout.global_batch}"
-    )
-    cells = [_cells(ranked, cluster, devices) for ranked in result.plans]
-    for column in COLUMNS:
-        values = {row[column.name] for row in cells}
-        if column.plain is None or values != {column.plain}:
-            justify: Literal["left", "right"] = "right" if column.number else "left"
-            rows.add_column(column.name, justify=justify, no_wrap=not column.wraps)
-    for ranked, row in zip(result.plans, cells, strict=True):
-        shown = [row[str(column.header)] for column in rows.columns]
-        rows.add_row(*shown, style="bold" if ranked.rank == 1 else None)
-    console.print(rows)
-    best = result.best.estimate
-    why = f" {compare(best, result.plans[1].estimate)}" if len(result.plans) > 1 else ""
-    console.print(f"▶ chosen: {format_count(best.tokens_per_second)} tokens/s.{why}")
-    refused = ", ".join(f"{count:,} {reason}" for reason, count in sorted(result.infeasible.items()))
-    console.print(
-        f"{result.searched:,} layouts in {format_seconds(result.seconds)}"
-        + (f"; infeasible: {refused}" if refused else "")
-    )
-    for note in result.best.estimate.notes:
-        console.print(f"note: {note}")
-
-
-def _cells(ranked: RankedPlan, cluster: ClusterSpec, devices: int) -> dict[str, str]:
-    layout, estimate = ranked.layout, ranked.estimate
-    options = []
-    if layout.recompute != "none":
-        mode = layout.recompute if isinstance(layout.recompute, str) else "mixed"
-        options.append(f"recompute {mode}")
-    if layout.sequence_parallel:
-        options.append("sp")
-    if layout.zero:
-        options.append(f"zero{layout.zero}")
-    if layout.rank_order != "tp-dp-pp":
-        options.append(layout.rank_order)
-    if layout.world_size < devices:
-        options.append(f"{devices - layout.world_size} idle")
-    share = estimate.memory.peak_bytes / cluster.device.memory_bytes
+def _plan_data(ranked: RankedPlan) -> dict[str, Any]:
     return {
-        "": ("▶ " if ranked.rank == 1 else "  ") + str(ranked.rank),
-        "tp·pp·dp": f"{layout.tp}·{layout.pp}·{layout.dp}",
-        "micro": str(layout.microbatch),
-        "schedule": layout.schedule + (f" ×{layout.chunks}" if layout.chunks > 1 else ""),
-        "options": " ".join(options) or "–",
-        "step": format_seconds(estimate.step_seconds),
-        "MFU": "–" if estimate.mfu is None else f"{estimate.mfu:.1%}",
-        "memory": f"{format_bytes(estimate.memory.peak_bytes)} {share:.0%}",
-        "limited by": ranked.limited_by,
+        "rank": ranked.rank,
+        "layout": plain(ranked.layout),
+        "estimate": plain(ranked.estimate),
+        "limited_by": ranked.limited_by,
     }
-
-
-def _with_seq_len(model: ModelSpec, seq_len: int) -> ModelSpec:
-    if seq_len < 1:
-        raise ConfigError(f"--seq-len {seq_len}: must be at least 1")
-    return model.model_copy(update={"seq_len": seq_len})
 
 
 def _cluster(name: str, devices: int | None) -> ClusterSpec:
@@ -208,7 +235,7 @@ def _cluster(name: str, devices: int | None) -> ClusterSpec:
         )
     if nodes > cluster.nodes:
         stderr_console().print(
-            f"{cluster.name} has {cluster.devices} devices; planning for {nodes} such nodes"
+            f"{cluster.name} has {cluster.devices} devices; planning for {nodes} such nodes", markup=False
         )
     return cluster.with_nodes(nodes)
 
