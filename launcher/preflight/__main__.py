@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import argparse
+import json
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 
 from launcher.console import stdout_console, table
 from launcher.preflight.facts import gather, read_facts, write_facts
-from launcher.preflight.judge import Trouble, exclude_list, judge
+from launcher.preflight.judge import Trouble, exclude_list, judge, judge_collective
 from launcher.run_directory import open_run
 from profiles.documents import write_text
 from profiles.errors import CuboidError, PreflightError
@@ -22,28 +23,38 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--run", type=Path, required=True)
     parser.add_argument("--folder", type=Path, required=True)
     parser.add_argument("--hosts", default="")
+    parser.add_argument("--collective", action="store_true", help="an all-reduce was measured, too")
     options = parser.parse_args(arguments)
     try:
         if options.half == "check":
             write_facts(options.folder, gather(options.run, options.folder))
             return 0
-        return _judge(options.run, options.folder, [host for host in options.hosts.split(",") if host])
+        hosts = [host for host in options.hosts.split(",") if host]
+        return _judge(options.run, options.folder, hosts, collective=options.collective)
     except CuboidError as error:
         sys.stderr.write(f"pre-flight: {error}\n")
         return error.exit_code
 
 
-def _judge(run: Path, folder: Path, hosts: list[str]) -> int:
+def _judge(run: Path, folder: Path, hosts: list[str], *, collective: bool) -> int:
     token = (folder / "token").read_text(encoding="utf-8").strip()
     short = [host.split(".")[0] for host in hosts]
-    troubles = judge(open_run(run).job(), short, read_facts(folder), token=token)
+    job = open_run(run).job()
+    troubles = judge(job, short, read_facts(folder), token=token)
+    if collective:
+        path = folder / "collective.result"
+        result = json.loads(path.read_text(encoding="utf-8")) if path.exists() else None
+        troubles += judge_collective(job, short, result)
     if troubles:
         _show(troubles)
     bad = exclude_list(short, troubles)
     write_text(folder / "exclude", bad + "\n")
-    if not bad:
+    if not any(trouble.severity == "error" for trouble in troubles):
         return 0
-    sys.stdout.write(f"Leave the bad nodes out: cuboid launch {run} --on slurm --resume --exclude {bad}\n")
+    if bad:
+        sys.stdout.write(
+            f"Leave the bad nodes out: cuboid launch {run} --on slurm --resume --exclude {bad}\n"
+        )
     return PreflightError.exit_code
 
 

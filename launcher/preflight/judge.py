@@ -20,6 +20,7 @@ RDMA_MEMLOCK_BYTES = 1 << 30
 LEAST_OPEN_FILES = 1024
 LEAST_SHARED_MEMORY_BYTES = 64 << 20
 CLOCK_SKEW_SECONDS = 30.0
+SLOW_SHARE = 0.8
 CHECKPOINT_BYTES_PER_PARAMETER = 16
 
 
@@ -127,6 +128,31 @@ def _network(node: NodeFacts) -> Iterator[Trouble]:
     if down:
         message = f"ports are down: {', '.join(down)}"
         yield Trouble(host=node.host, check="links", message=message, severity="warning")
+
+
+def judge_collective(
+    job: Job, hosts: Sequence[str], result: Mapping[str, float] | None
+) -> tuple[Trouble, ...]:
+    """Return what is wrong with the measured all-reduce over all ranks; None is one that did not end.
+
+    The expectation is the bandwidth of the outermost link the ranks use, as the plan was priced with; less
+    than four fifths of it is worth a warning (the usual rule of thumb).
+    """
+    everyone = hosts[0] if len(hosts) == 1 else f"{hosts[0]}…{hosts[-1]}"
+    if result is None:
+        message = "the all-reduce over all ranks did not end"
+        return (Trouble(host=everyone, check="collective", message=message),)
+    world = job.plan.layout.world_size
+    links = job.plan.cluster.links
+    link = next((link for link in links if (link.span or world) >= world), links[-1])
+    measured, expected = result["bytes_per_second"], link.device_bytes_per_second
+    if measured >= SLOW_SHARE * expected:
+        return ()
+    message = (
+        f"all-reduce carries {format_bytes(measured)}/s a device, {measured / expected:.0%} of what the plan"
+        f" expects of {link.name}"
+    )
+    return (Trouble(host=everyone, check="collective", message=message, severity="warning"),)
 
 
 def selects(selector: str, names: Sequence[str], *, exact: bool = False) -> bool:

@@ -102,6 +102,7 @@ def render_script(
             ranks_per_node=placement.ranks_per_node,
             process_model=options.process_model,
             preflight=options.preflight,
+            collective_test=bool(options.collective_test),
             preflight_seconds=options.preflight_seconds,
             keep=options.keep_environment,
             inside=inside(options.container, run),

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from launcher.preflight.facts import NodeFacts, Port, gather, read_facts, write_facts
-from launcher.preflight.judge import exclude_list, judge, selects
+from launcher.preflight.judge import exclude_list, judge, judge_collective, selects
 from planner.job import Job
 from planner.plan import plan_from_data
 
@@ -112,3 +112,14 @@ def test_this_node_tells_the_truth(tmp_path: Path) -> None:
     assert facts.free_bytes["run"] > 0
     write_facts(tmp_path, facts)
     assert read_facts(tmp_path) == {facts.host: facts}
+
+
+def test_slow_or_hanging_network(job: Job) -> None:
+    outer = job.plan.cluster.links[-1].device_bytes_per_second
+    assert judge_collective(job, HOSTS, {"bytes_per_second": 0.81 * outer}) == ()
+    (slow,) = judge_collective(job, HOSTS, {"bytes_per_second": 0.5 * outer})
+    assert slow.severity == "warning"
+    assert "50%" in slow.message
+    (hung,) = judge_collective(job, HOSTS, None)
+    assert hung.severity == "error"
+    assert exclude_list(HOSTS, (slow,)) == ""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from typing import Any
 
 from launcher.run_directory import read_json_lines
@@ -60,3 +61,14 @@ def test_stale_variables_of_the_site_are_refused(cluster: Any, runs: Any) -> Non
     text = " ".join((run.logs / f"slurm-{job}.log").read_text().split())
     for name, value in stale.items():
         assert f"{name}={value} names no interface of this node" in text
+
+
+def test_collective_test(cluster: Any, runs: Any) -> None:
+    """The stand-in replaces the package of the trainer, so this one has to be the real one."""
+    run = runs.create(steps=1, stand_in=False)
+    cluster.launch(run, process_model="srun", preflight="warn", collective_test=True, preflight_seconds=200)
+    (folder,) = cluster.wait(lambda: list((run.path / "preflight").glob("*")), 60, "a pre-flight")
+    cluster.wait((folder / "collective.result").exists, 200, "a result")
+    data = json.loads((folder / "collective.result").read_text())
+    assert data["ranks"] == 4
+    assert data["bytes_per_second"] > 1e6

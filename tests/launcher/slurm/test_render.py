@@ -45,7 +45,7 @@ def cases(runs: Any) -> dict[str, Submission]:
         "srun-native": prepared(gpus, process_model="srun", gpu_request="gres", gpu_type="h100"),
         "array": prepared(gpus, array=20),
         "singleton": prepared(gpus, dependency="singleton", links=4),
-        "elastic": prepared(gpus, elastic=True, min_nodes=1),
+        "elastic": prepared(gpus, elastic=True, min_nodes=1, collective_test=True),
         "no-gpus": prepared(
             runs.plan(), exclusive=False, memory="4G", environment={"NOTE": "it's $(here)\nand `there`"}
         ),

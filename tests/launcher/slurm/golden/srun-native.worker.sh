@@ -26,6 +26,9 @@ export TORCH_NCCL_DEBUG_INFO_TEMP_FILE=/shared/runs/first/logs/flight-recorder-
 trap '' USR1
 
 be_rank() {
+    if [[ -n ${CUBOID_COLLECTIVE:-} ]]; then
+        exec "$python" -P -m runtime.collective_check --folder "$run/preflight/$CUBOID_ATTEMPT"
+    fi
     local mine=$CUBOID_RANKS/rank-$RANK log=$run/logs/rank-$RANK.log child status interrupted
     printf 'started %s %s %s\n' "$(date +%s.%N)" "$(hostname)" "$$" >"$mine"
     printf -- '--- attempt %s, rank %s, host %s\n' "$CUBOID_ATTEMPT" "$RANK" "$(hostname)" >>"$log"
