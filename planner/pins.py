@@ -72,7 +72,7 @@ def parse_pins(text: str, *, option: str = "--pin") -> Pins:
         if not equals or not value:
             raise ConfigError(f"{option}: '{part}' is not of the form key=value, as in tp=8")
         if key not in PINNABLE:
-            near = difflib.get_close_matches(key, PINNABLE, n=1)
+            near = difflib.get_close_matches(key, PINNABLE, n=1, cutoff=0.5)
             hint = f"did you mean '{near[0]}'?" if near else f"use {', '.join(PINNABLE)}"
             raise ConfigError(f"{option}: unknown key '{key}'; {hint}")
         if key in data:

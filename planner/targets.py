@@ -12,6 +12,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from planner.layout import Layout, RankOrder, Recompute
+from planner.schedules.families import find_family
 from profiles.cluster import Precision
 from profiles.errors import ConfigError, FieldError
 from profiles.model import ModelSpec
@@ -32,7 +33,8 @@ class Target:
 
     `schedules` is None where every family of `planner.schedules` runs. With `whole_rounds`, interleaved
     schedules need as many microbatches as a multiple of pp; with `whole_stages`, every stage holds equally
-    many layers.
+    many layers. `asynchronous` says whether schedules without a flush run; `exact_models` whether only models
+    whose shape says everything do (see `ModelSpec.approximations`).
     """
 
     name: str
@@ -45,6 +47,8 @@ class Target:
     sequence_parallel: bool
     whole_stages: bool
     whole_rounds: bool
+    asynchronous: bool
+    exact_models: bool
     rank_orders: tuple[RankOrder, ...]
 
 
@@ -52,13 +56,15 @@ CUBOID = Target(
     name="cuboid",
     framework="this project's runtime",
     schedules=None,
-    precisions=("fp64", "fp32", "bf16"),
+    precisions=("fp64", "fp32", "tf32", "bf16"),
     recomputes=("none", "selective", "full"),
     recompute_per_stage=True,
     zeros=(0,),
     sequence_parallel=True,
     whole_stages=False,
     whole_rounds=False,
+    asynchronous=False,
+    exact_models=True,
     rank_orders=ALL_ORDERS,
 )
 
@@ -73,6 +79,8 @@ MEGATRON = Target(
     sequence_parallel=True,
     whole_stages=False,  # --pipeline-model-parallel-layout takes any contiguous split
     whole_rounds=True,
+    asynchronous=False,
+    exact_models=False,
     rank_orders=("tp-dp-pp", "tp-pp-dp"),
 )
 
@@ -87,6 +95,8 @@ ANY = Target(
     sequence_parallel=True,
     whole_stages=False,
     whole_rounds=False,
+    asynchronous=True,
+    exact_models=False,
     rank_orders=ALL_ORDERS,
 )
 
@@ -110,10 +120,17 @@ def check_target(layout: Layout, model: ModelSpec, target: Target) -> None:
 
     Raises:
         FieldError: at the layout field to change, with what the target can run.
+        ScheduleError: when there is no schedule of that name.
     """
     who = target.framework
     if target.schedules is not None and layout.schedule not in target.schedules:
         raise FieldError(("schedule",), f"{who} runs {_list(target.schedules)}, not '{layout.schedule}'")
+    if not target.asynchronous and not find_family(layout.schedule).flush:
+        raise FieldError(
+            ("schedule",),
+            f"{layout.schedule} updates weights while microbatches are in flight, which {who} does not do;"
+            " use a schedule with a flush, such as 1f1b or zb-v",
+        )
     if layout.precision not in target.precisions:
         raise FieldError(
             ("precision",), f"{who} trains in {_list(target.precisions)}, not {layout.precision}"
@@ -124,6 +141,11 @@ def check_target(layout: Layout, model: ModelSpec, target: Target) -> None:
             ("rank_order",), f"{who} places ranks as {_list(target.rank_orders)}, not {layout.rank_order}"
         )
     _check_stages(layout, model, target)
+    if target.exact_models and model.approximations:
+        raise FieldError(
+            ("model",),
+            f"{who} builds no model with {' or '.join(model.approximations)}; it can only be planned",
+        )
 
 
 def _check_memory_options(layout: Layout, target: Target) -> None:

@@ -19,12 +19,13 @@ from torch.distributed.rendezvous import rendezvous
 
 from planner.job import Job, load_job
 from planner.schedules import LoweredSchedule
+from planner.targets import CUBOID, check_target
 from profiles.corpus import Tokens, load_corpus
 from profiles.errors import ConfigError, CuboidError, FieldError
 from runtime.data import split_holdout
 from runtime.events import append_event
 from runtime.mesh import backend_of, local_device
-from runtime.pipeline import DTYPES, lowered_schedule
+from runtime.pipeline import lowered_schedule
 from runtime.recorder import Recorder
 from runtime.session import Session
 from runtime.stop import StopSignals
@@ -96,13 +97,10 @@ def prepare(job: Job, ranks: int) -> tuple[LoweredSchedule, Tokens]:
             f"the layout has tp · pp · dp = {layout.world_size} ranks, {ranks} were started;"
             f" use torchrun --nproc-per-node={layout.world_size} or change the layout"
         )
-    if layout.zero:
-        raise FieldError(("plan", "layout", "zero"), f"{layout.zero}: the runtime trains with zero: 0")
-    if layout.precision not in DTYPES:
-        known = ", ".join(DTYPES)
-        raise FieldError(
-            ("plan", "layout", "precision"), f"{layout.precision}: the runtime trains in {known}"
-        )
+    try:
+        check_target(layout, job.plan.model, CUBOID)
+    except FieldError as error:
+        raise FieldError(("plan", "layout", *error.path), error.message) from None
     lowered = lowered_schedule(layout)
     corpus = load_corpus(Path(job.data.path) if job.data.path else None)
     return lowered, split_holdout(corpus, job.data.holdout)[0]
