@@ -16,6 +16,7 @@ from planner.costs.pipeline import Pipeline
 from planner.costs.rates import (
     Phases,
     Pieces,
+    agreement_seconds,
     analytic_pieces,
     beside,
     measured_pieces,
@@ -285,7 +286,9 @@ def _time(
     parts = {name: seconds * stretch for name, seconds in parts.items()}
     bubble = max(0.0, line.seconds - line.busy[slowest])
     parts["pp_comm"] = max(0.0, line.seconds - bubble - sum(parts.values()))
-    update = max(updates) + ((costs.step_overhead_seconds or 0.0) if costs is not None else 0.0)
+    update = max(updates)
+    if costs is not None:
+        update += agreement_seconds(layout, costs) + (costs.step_overhead_seconds or 0.0)
     return TimeBreakdown(**parts, dp_comm=max(0.0, *exposed), optimizer=update, bubble=bubble)
 
 

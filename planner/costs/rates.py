@@ -283,6 +283,21 @@ def reduction_seconds(
     return _plain(np.where(zero == 0, reduced, np.where(zero == 1, sharded, 0.0)))
 
 
+def agreement_seconds(layout: Layout, costs: CostTable) -> float:
+    """Seconds of the small sums that end a step: the gradient norm over tp and pp, loss and stop over all.
+
+    They were measured with all ranks ready; what ranks wait for each other there is not in it.
+    """
+    total = 0.0
+    for ranks in (layout.tp * layout.pp, layout.world_size):
+        if ranks > 1:
+            found = measured.collective_seconds(
+                costs, "all_reduce", ranks=ranks, groups=layout.world_size // ranks, message_bytes=8
+            )
+            total += found or 0.0
+    return total
+
+
 def sharded_seconds(
     cluster: ClusterSpec, layout: Degrees, software: Software, *, parameters: Number, blocks: Number
 ) -> tuple[Number, Number]:
