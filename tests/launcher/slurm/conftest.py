@@ -24,13 +24,33 @@ from launcher.slurm import prepare, submit
 from launcher.slurm.client import job_info
 from planner.job import CheckpointSpec, Job
 from planner.plan import Plan, plan_from_data
+from profiles.documents import plain
 from profiles.site import SlurmOptions
 
 ROOT = Path(__file__).parents[3]
 SCRIPT = ROOT.parent / "shared" / "slurm" / "mini-cluster"
 PACKAGES = {"sbatch": "slurm-wlm", "munged": "munge", "ip": "iproute2", "shellcheck": "shellcheck"}
 NODES = 4
+TINY = {
+    "layers": 4,
+    "hidden": 32,
+    "heads": 4,
+    "kv_heads": 4,
+    "ffn_hidden": 64,
+    "gated_mlp": False,
+    "vocab": 256,
+    "seq_len": 32,
+    "tied_embeddings": True,
+    "position": "learned",
+    "norm": "layernorm",
+}
 LOCK = Path("/tmp/cuboid-slurm")
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    """Tests of faults take a `turn`: how often each runs."""
+    if "turn" in metafunc.fixturenames:
+        metafunc.parametrize("turn", range(int(os.environ.get("CUBOID_FAULT_ROUNDS", "1"))))
 
 
 def missing_packages() -> list[str]:
@@ -200,6 +220,10 @@ class Runs:
     def plan(self, **changes: Any) -> Plan:
         """A plan for the nodes of the mini-cluster."""
         return small_plan(**changes)
+
+    def tiny_plan(self, **changes: Any) -> Plan:
+        """A plan that the real trainer runs in a few milliseconds a step."""
+        return plan_from_data({**plain(small_plan(**changes)), "model": TINY}, Path())
 
     def gpu_plan(self, *, nodes: int = 2, **layout: Any) -> Plan:
         """A plan for nodes with eight devices, which no test here has."""

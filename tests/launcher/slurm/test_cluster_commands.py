@@ -73,6 +73,9 @@ def test_cancel_saves_first(cluster: Any, words: list[str], capsys: pytest.Captu
     (status,) = json.loads(capsys.readouterr().out)["runs"]
     assert status["phase"] == "running"
     assert status["seconds_left"] > 0
+    again = ["launch", sent["run"], "--resume", "--on", "slurm"]
+    assert main(again) == 2  # two jobs must not share a run directory
+    assert "is not over" in capsys.readouterr().err
     assert main(["cancel", sent["run"]]) == 0
     assert cluster.settle(run) == "stopped"
     assert list((run.path / "checkpoints").glob("step-*/complete"))

@@ -21,7 +21,7 @@ def test_fit_nodes_pass(cluster: Any, runs: Any) -> None:
     assert {path.name for path in folder.glob("*.json")} == {"n1.json", "n2.json"}
 
 
-def test_node_with_fewer_devices(cluster: Any, runs: Any) -> None:
+def test_node_with_fewer_devices(cluster: Any, runs: Any, turn: int) -> None:
     """On processors a device is a rank slot; the second node has one core instead of two."""
     daemon = cluster.processes("n2", "^slurmd|/slurmd ")[0]
     cluster.on("n2", "taskset", "-cp", "0", str(daemon))
@@ -41,7 +41,9 @@ def test_node_with_fewer_devices(cluster: Any, runs: Any) -> None:
         cluster.on("n2", "taskset", "-cp", "0-1", str(daemon))
 
 
-def test_stale_variables_of_the_shell_are_dropped(cluster: Any, runs: Any, monkeypatch: Any) -> None:
+def test_stale_variables_of_the_shell_are_dropped(
+    cluster: Any, runs: Any, monkeypatch: Any, turn: int
+) -> None:
     monkeypatch.setenv("NCCL_SOCKET_IFNAME", "ib7")
     monkeypatch.setenv("GLOO_SOCKET_IFNAME", "bond9")
     monkeypatch.setenv("NCCL_P2P_LEVEL", "NVL")
@@ -53,7 +55,7 @@ def test_stale_variables_of_the_shell_are_dropped(cluster: Any, runs: Any, monke
     assert "NCCL_P2P_LEVEL=NVL" in text
 
 
-def test_stale_variables_of_the_site_are_refused(cluster: Any, runs: Any) -> None:
+def test_stale_variables_of_the_site_are_refused(cluster: Any, runs: Any, turn: int) -> None:
     stale = {"NCCL_SOCKET_IFNAME": "ib7", "GLOO_SOCKET_IFNAME": "bond9"}
     run = runs.create()
     (job,) = cluster.launch(run, process_model="srun", preflight="strict", environment=stale)

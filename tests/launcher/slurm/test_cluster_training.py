@@ -3,32 +3,12 @@
 from __future__ import annotations
 
 import subprocess
-from pathlib import Path
 from typing import Any
 
 from launcher.run_directory import read_json_lines
-from planner.plan import plan_from_data
-from profiles.documents import plain
 
-TINY = {
-    "layers": 4,
-    "hidden": 32,
-    "heads": 4,
-    "kv_heads": 4,
-    "ffn_hidden": 64,
-    "gated_mlp": False,
-    "vocab": 256,
-    "seq_len": 32,
-    "tied_embeddings": True,
-    "position": "learned",
-    "norm": "layernorm",
-}
 STEPS = 30
 ONE_THREAD = {"OMP_NUM_THREADS": "1"}  # sums in the same order, wherever the ranks are
-
-
-def tiny(plan: Any) -> Any:
-    return plan_from_data({**plain(plan), "model": TINY}, Path())
 
 
 def losses(run: Any) -> dict[int, float]:
@@ -44,7 +24,7 @@ def test_warned_requeued_resumed_ends_with_the_same_bits(cluster: Any, runs: Any
     layout = {"tp": 1, "pp": 2, "dp": 2}
     whole = runs.create(
         "whole",
-        plan=tiny(runs.plan(nodes=4, devices_per_node=1, **layout)),
+        plan=runs.tiny_plan(nodes=4, devices_per_node=1, **layout),
         steps=STEPS,
         stand_in=False,
         environment=ONE_THREAD,
@@ -55,7 +35,7 @@ def test_warned_requeued_resumed_ends_with_the_same_bits(cluster: Any, runs: Any
 
     broken = runs.create(
         "broken",
-        plan=tiny(runs.plan(nodes=2, devices_per_node=2, **layout)),
+        plan=runs.tiny_plan(nodes=2, devices_per_node=2, **layout),
         steps=STEPS,
         stand_in=False,
         environment=ONE_THREAD,

@@ -1,7 +1,8 @@
 """Faults on a real SLURM: each ends as the policy says, within a stated time, with the cause named.
 
 `CUBOID_FAULT_ROUNDS=5` runs every fault so many times (tests/benchmarks/slurm_faults.py does, and prints the
-times). The trainer is a stand-in that checkpoints every second step.
+times). The trainer is a stand-in that checkpoints every second step; CUBOID_FAULT_TRAINER=runtime takes the
+real one.
 """
 
 from __future__ import annotations
@@ -20,15 +21,20 @@ import pytest
 
 from launcher.run_directory import read_json_lines
 
-ROUNDS = range(int(os.environ.get("CUBOID_FAULT_ROUNDS", "1")))
 STEP = {"TEST_STEP_SECONDS": "0.3"}
-
-pytestmark = pytest.mark.parametrize("turn", ROUNDS)
+REAL = os.environ.get("CUBOID_FAULT_TRAINER") == "runtime"
+PATIENCE = 4.0 if REAL else 1.0
 
 
 def ends(run: Any) -> list[dict[str, Any]]:
     lines = read_json_lines(run.path / "launch" / "attempts.jsonl")
     return [line for line in lines if line["event"] == "end"]
+
+
+def begin(runs: Any, steps: int, **options: Any) -> Any:
+    if REAL:
+        return runs.create(plan=runs.tiny_plan(), steps=steps, every=2, stand_in=False, **options)
+    return runs.create(steps=steps, every=2, environment=STEP, **options)
 
 
 def allocations(run: Any) -> list[str]:
@@ -37,7 +43,7 @@ def allocations(run: Any) -> list[str]:
 
 
 def under_way(cluster: Any, run: Any, step: int = 5) -> None:
-    cluster.wait(lambda: len(run.metrics()) >= step, 60, f"step {step}")
+    cluster.wait(lambda: len(run.metrics()) >= step, 60 * PATIENCE, f"step {step}")
 
 
 def kill(cluster: Any, host: str, pattern: str) -> None:
@@ -59,11 +65,11 @@ def whole_history(run: Any, steps: int, every: int = 2) -> None:
 
 @pytest.mark.parametrize("process_model", ["torchrun", "srun"])
 def test_killed_rank(cluster: Any, runs: Any, process_model: str, turn: int) -> None:
-    run = runs.create(steps=20, every=2, environment=STEP)
+    run = begin(runs, 20)
     cluster.launch(run, process_model=process_model)
     under_way(cluster, run)
     kill(cluster, "n2", "runtime.train --job.* --run")
-    assert cluster.settle(run, 60) == "finished"
+    assert cluster.settle(run, 60 * PATIENCE) == "finished"
     first, last = ends(run)
     assert (first["outcome"], first["decision"], first["code"]) == ("failed", "restart", "137")
     assert first["rank"] in {"2", "3"}  # one of those on n2: the victim, not those that fell over it
@@ -72,11 +78,11 @@ def test_killed_rank(cluster: Any, runs: Any, process_model: str, turn: int) -> 
 
 
 def test_killed_torchrun(cluster: Any, runs: Any, turn: int) -> None:
-    run = runs.create(steps=30, every=2, environment=STEP)
+    run = begin(runs, 30)
     cluster.launch(run, process_model="torchrun")
     under_way(cluster, run)
     kill(cluster, "n2", "torch.distributed.run")
-    assert cluster.settle(run, 90) == "finished"
+    assert cluster.settle(run, 90 * PATIENCE) == "finished"
     assert [(end["outcome"], end["decision"]) for end in ends(run)] == [
         ("failed", "restart"),
         ("finished", "complete"),
@@ -86,12 +92,12 @@ def test_killed_torchrun(cluster: Any, runs: Any, turn: int) -> None:
 
 
 def test_crashed_node(cluster: Any, runs: Any, turn: int) -> None:
-    run = runs.create(steps=60, every=2, environment=STEP)
+    run = begin(runs, 60)
     cluster.launch(run, process_model="srun", exclude="n1")
     under_way(cluster, run)
     cluster.verb("crash", "n3")
     try:
-        assert cluster.settle(run, 90) == "finished"
+        assert cluster.settle(run, 90 * PATIENCE) == "finished"
         assert allocations(run) == ["n[2-3]", "n[2,4]"]
         whole_history(run, 60)
     finally:
@@ -99,12 +105,12 @@ def test_crashed_node(cluster: Any, runs: Any, turn: int) -> None:
 
 
 def test_node_cut_off(cluster: Any, runs: Any, turn: int) -> None:
-    run = runs.create(steps=60, every=2, environment=STEP)
+    run = begin(runs, 60)
     cluster.launch(run, process_model="srun", exclude="n1")
     under_way(cluster, run)
     cluster.verb("cut", "n3")
     try:
-        assert cluster.settle(run, 90) == "finished"
+        assert cluster.settle(run, 90 * PATIENCE) == "finished"
         assert allocations(run) == ["n[2-3]", "n[2,4]"]
         whole_history(run, 60)
     finally:
@@ -121,19 +127,19 @@ def nodes(host: str) -> str:
 
 def test_killed_slurmd(cluster: Any, runs: Any, turn: int) -> None:
     """Without its daemon a node is down for SLURM, so the job moves."""
-    run = runs.create(steps=40, every=2, environment=STEP)
+    run = begin(runs, 40)
     cluster.launch(run, process_model="srun", exclude="n1")
     under_way(cluster, run)
     cluster.verb("kill-daemon", "n3")
     try:
-        assert cluster.settle(run, 120) == "finished"
+        assert cluster.settle(run, 120 * PATIENCE) == "finished"
     finally:
         cluster.verb("boot", "n3")
     whole_history(run, 40)
 
 
 def test_scancel(cluster: Any, runs: Any, turn: int) -> None:
-    run = runs.create(steps=1000, every=2, environment=STEP)
+    run = begin(runs, 1000)
     (job,) = cluster.launch(run, process_model="torchrun")
     under_way(cluster, run)
     subprocess.run(["scancel", job], check=True)
@@ -156,7 +162,7 @@ def small_disk(cluster: Any) -> Iterator[Path]:
 
 
 def test_full_disk(cluster: Any, runs: Any, small_disk: Path, turn: int) -> None:
-    run = runs.create(steps=1000, every=2, environment=STEP, root=small_disk)
+    run = begin(runs, 1000, root=small_disk)
     (job,) = cluster.launch(run, process_model="srun")
     under_way(cluster, run, 3)
     with (small_disk / "ballast").open("wb") as ballast:
