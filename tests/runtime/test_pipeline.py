@@ -336,3 +336,28 @@ def test_sequence_parallel_and_recompute_change_nothing(run_ranks, recompute, tp
     )
     results = run_ranks(layout.world_size, run_steps, spec, layout)
     assert compare(results, spec, layout) <= 1e-12
+
+
+@pytest.mark.parametrize(("tp", "pp", "dp"), [(1, 1, 1), (2, 2, 1), (1, 2, 2)])
+def test_bf16_gradients_are_near_and_in_fp32(run_ranks, tp, pp, dp):
+    spec = model()
+    layout = Layout(
+        tp=tp, pp=pp, dp=dp, global_batch=4 * dp, precision="bf16", sequence_parallel=tp > 1, recompute="full"
+    )
+
+    def run():
+        pipeline = start(spec, layout)
+        data = step_data(spec, layout, pipeline.mesh)
+        losses = pipeline.gradients(data)
+        loss = sum(value.item() for value in losses.values()) / data.valid_tokens
+        gradients = {name: (p.grad.numpy(), shard) for name, p, shard in pipeline.parameters()}
+        return TensorParallel(rank=pipeline.mesh.tp.rank, size=tp), loss, gradients
+
+    loss, expected, _ = reference(spec, layout.global_batch)
+    results = run_ranks(layout.world_size, run)
+    assert sum(found for place, found, _ in results if place.rank == 0) == pytest.approx(loss, rel=1e-3)
+    for place, _, gradients in results:
+        for name, (local, shard) in gradients.items():
+            part = shard.local(expected[name], place)
+            assert local.dtype == "float32"
+            assert (torch.from_numpy(local) - part).norm() < 0.05 * max(part.norm(), 1e-3), name
