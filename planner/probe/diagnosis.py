@@ -61,6 +61,11 @@ _START = {
         message="this user may not talk to the NVIDIA driver",
         remedy="check the permissions of /dev/nvidia* and the container's device list",
     ),
+    "Timeout": Problem(
+        name="driver-hangs",
+        message="the NVIDIA driver does not answer",
+        remedy="look for Xid messages in dmesg; a reboot of the node is the usual way out",
+    ),
     "GpuIsLost": Problem(
         name="device-lost",
         message="a GPU has fallen off the bus",

@@ -25,6 +25,7 @@ CLOCK_SM, CLOCK_MEMORY = 1, 2
 FIELD_CHIP_LINKS = 170
 MAX_DEVICES, MAX_SLICES = 64, 16
 CORES_PER_MULTIPROCESSOR = {"6.0": 64, "7.0": 64, "7.5": 64, "8.0": 64}  # 128 in all others since 5.0
+LOST = frozenset({"GpuIsLost", "GpuNotFound", "ResetRequired", "Unknown", "Timeout"})
 FABRIC_STATES = {1: "not started", 2: "in progress"}
 FABRIC_COMPLETED = 3
 
@@ -72,7 +73,7 @@ def _read_started(nvml: Nvml, files: Files, bus: tuple[PciDevice, ...]) -> Accel
     notes: list[str] = []
     for index in range(min(count.number() or 0, MAX_DEVICES)):
         name = nvml.ask("nvmlDeviceGetName", Gpu(index=index))
-        if name.reason in {"GpuIsLost", "GpuNotFound", "ResetRequired", "Unknown"}:
+        if name.reason in LOST:
             problems.append(_lost(index, name))
             continue
         _read_gpu(nvml, files, index, seen, problems)

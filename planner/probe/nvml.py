@@ -10,6 +10,8 @@ from __future__ import annotations
 import ctypes
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from queue import Empty, SimpleQueue
+from threading import Thread
 from typing import Any, Protocol
 
 NO_MORE = frozenset({"InvalidArgument", "NotFound"})  # reasons that end an enumeration
@@ -75,12 +77,40 @@ def question(function: str, arguments: tuple[Argument, ...]) -> str:
 
 @dataclass(kw_only=True)
 class LiveNvml:
-    """Asks the library on this machine. Ask `nvmlInit` first and `nvmlShutdown` last."""
+    """Asks the library on this machine. Ask `nvmlInit` first and `nvmlShutdown` last.
 
+    A driver in a bad state may never answer. So a thread of its own asks; after `limit_seconds` without an
+    answer, this and every further question has the reason `Timeout`.
+    """
+
+    limit_seconds: float = 20.0
     _handles: dict[Gpu, Any] = field(default_factory=dict)
+    _asked: SimpleQueue[tuple[str, tuple[Argument, ...]]] = field(default_factory=SimpleQueue)
+    _answered: SimpleQueue[Answer] = field(default_factory=SimpleQueue)
+    _worker: Thread | None = None
+    _stuck: bool = False
 
     def ask(self, function: str, *arguments: Argument) -> Answer:
         """Return the answer of one function; every failure becomes a reason."""
+        if self._worker is None:
+            # A daemon, so that a question that never ends does not keep the program from ending.
+            self._worker = Thread(target=self._work, daemon=True)
+            self._worker.start()
+        if self._stuck:
+            return Answer(reason="Timeout")
+        self._asked.put((function, arguments))
+        try:
+            return self._answered.get(timeout=self.limit_seconds)
+        except Empty:
+            self._stuck = True
+            return Answer(reason="Timeout")
+
+    def _work(self) -> None:
+        while True:
+            function, arguments = self._asked.get()
+            self._answered.put(self._call(function, arguments))
+
+    def _call(self, function: str, arguments: tuple[Argument, ...]) -> Answer:
         try:
             import pynvml  # noqa: PLC0415 (start-up time; the wheel may be missing)
         except Exception as error:

@@ -4,6 +4,7 @@
  *
  *     function arguments = value        nvmlDeviceGetName gpu0 = NVIDIA H100 80GB HBM3
  *     function arguments = !code        nvmlDeviceGetName gpu3 = !15
+ *     function arguments = !hang        no answer for ten seconds
  *
  * Devices are written gpu3, MIG slices gpu3/1. A question that no line answers is "not supported" (3).
  */
@@ -11,10 +12,12 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 #define SUCCESS 0
 #define INVALID_ARGUMENT 2
 #define NOT_SUPPORTED 3
+#define TIMEOUT 10
 #define VERSION_MISMATCH 25
 #define MAX_LINES 20000
 
@@ -82,6 +85,10 @@ static int answer(const char *function, const char *arguments, const char **valu
     snprintf(key, sizeof key, *arguments ? "%s %s" : "%s%s", function, arguments);
     for (int i = 0; i < lines; i++)
         if (!strcmp(keys[i], key)) {
+            if (!strcmp(values[i], "!hang")) {
+                sleep(10); /* the lines may be others afterwards */
+                return TIMEOUT;
+            }
             if (values[i][0] == '!') return atoi(values[i] + 1);
             *value = values[i];
             return SUCCESS;

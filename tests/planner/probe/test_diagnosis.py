@@ -20,6 +20,7 @@ def test_missing_library_is_no_problem_without_devices():
         ("LibRmVersionMismatch", "driver-version-mismatch"),
         ("NoPermission", "no-permission"),
         ("GpuIsLost", "device-lost"),
+        ("Timeout", "driver-hangs"),
         ("Unknown", "nvml-failed"),
         ("ImportError: no module", "nvml-failed"),
     ],

@@ -5,12 +5,14 @@ from __future__ import annotations
 import ctypes
 import subprocess
 import sys
+from dataclasses import replace
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from planner.probe import probe
+from planner.probe.nvml import LiveNvml
 from planner.probe.sentence import describe_node
 from profiles.documents import dump_yaml, parse_yaml, plain
 from profiles.presets import resolve_cluster
@@ -245,6 +247,22 @@ def test_lost_device_is_named_and_left_out(boxes):
     assert problems_of(node) == {"device-lost"}
     assert cluster.devices_per_node == 7
     assert any("GPU3 does not answer" in note for note in cluster.notes)
+
+
+def test_driver_that_hangs_is_named(boxes):
+    box = boxes.hgx_h100()
+    box.overrides["nvmlInit"] = "!hang"
+    cluster = probe(sources=replace(box.sources(), nvml=LiveNvml(limit_seconds=0.1)))
+    assert problems_of(cluster.topology.node) == {"driver-hangs"}
+    assert cluster.device.vendor == "cpu"
+
+
+def test_device_that_hangs_leaves_those_before_it(boxes):
+    box = boxes.pairs((0, 1), (2, 3))
+    box.overrides["nvmlDeviceGetName gpu2"] = "!hang"
+    cluster = probe(sources=replace(box.sources(), nvml=LiveNvml(limit_seconds=2.0)))
+    assert cluster.devices_per_node == 2
+    assert [problem.name for problem in cluster.topology.node.problems] == ["device-lost"] * 2
 
 
 def test_complaints_of_a_device(boxes):
