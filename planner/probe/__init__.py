@@ -1,7 +1,6 @@
 """Probe: what the hardware is, each fact with its origin."""
 
 from planner.probe.compare import difference, odd_nodes
-from planner.probe.imports.cluster import import_cluster
 from planner.probe.machine import Sources, live_sources, probe
 from planner.probe.merge import merge_nodes
 from planner.probe.sentence import describe_cluster
@@ -12,7 +11,6 @@ __all__ = [
     "Sources",
     "describe_cluster",
     "difference",
-    "import_cluster",
     "live_sources",
     "merge_nodes",
     "odd_nodes",
