@@ -8,8 +8,9 @@ steps over all rounds, the first steps of every round left out. Wrap it in a loc
 
     python tests/benchmarks/closed_loop.py --ranks 2 --bench-seconds 60 --rounds 3 --output loop.json
 
-Prints, per layout, measured and predicted step time; then the mean absolute error, Kendall's tau, and how
-much slower the recommended layout is than the best measured (regret).
+Prints, per layout, measured and predicted step time; then the mean absolute error, Kendall's tau, how much
+slower the layout that `cuboid plan` recommends is than the best measured (regret), and the error once the
+runs are folded into the table by `cuboid calibrate`: of all, and of each run held out.
 """
 
 from __future__ import annotations
@@ -30,12 +31,14 @@ from pathlib import Path
 import torch.distributed as dist
 
 from planner.bench import load_costs, measure
+from planner.calibrate import MeasuredRun, calibrate
 from planner.costs import price
 from planner.job import Job
 from planner.layout import Layout, check_layout
-from planner.plan import Estimate, Plan
+from planner.plan import Estimate, Memory, Plan, TimeBreakdown
 from planner.probe import probe
 from planner.schedules.families import FAMILIES
+from planner.search import RankedPlan, search
 from planner.space import divisors
 from profiles.cluster import ClusterSpec
 from profiles.corpus import load_corpus
@@ -96,6 +99,7 @@ class Measurement:
     layout: Layout
     predicted_seconds: float
     predicted_bytes: float
+    recommended: bool = False
     seconds: list[float] = field(default_factory=list)
     peak_bytes: int = 0
 
@@ -112,6 +116,7 @@ class Measurement:
 
 def run_rounds(
     plans: Sequence[tuple[Layout, Estimate]],
+    recommended: Layout,
     cluster: ClusterSpec,
     *,
     rounds: int,
@@ -124,6 +129,7 @@ def run_rounds(
             layout=layout,
             predicted_seconds=estimate.step_seconds,
             predicted_bytes=estimate.memory.peak_bytes,
+            recommended=layout == recommended,
         )
         for layout, estimate in plans
     ]
@@ -173,7 +179,7 @@ def kendall_tau(pairs: Sequence[tuple[float, float]]) -> float:
 def summary(found: Sequence[Measurement]) -> dict[str, float]:
     """Return error, tau and regret over all layouts."""
     best = min(m.measured_seconds for m in found)
-    chosen = min(found, key=lambda m: m.predicted_seconds)
+    chosen = next(m for m in found if m.recommended)
     errors = [abs(m.error) for m in found]
     return {
         "layouts": len(found),
@@ -212,10 +218,18 @@ def main() -> None:
     costs = cost_table(cluster, options.ranks, options.bench_seconds, options.costs)
     plans = feasible(cluster, costs, options.ranks, options.global_batch, options.schedules)
     warm_up()
+    best = recommended(cluster, costs, options.ranks, options.global_batch, options.schedules)
+    if best.layout not in [layout for layout, _ in plans]:
+        plans.append((best.layout, best.estimate))
     found = run_rounds(
-        plans, cluster, rounds=options.rounds, steps=options.steps, limit_seconds=options.limit_seconds
+        plans,
+        best.layout,
+        cluster,
+        rounds=options.rounds,
+        steps=options.steps,
+        limit_seconds=options.limit_seconds,
     )
-    report(found, options.output, costs)
+    report(found, options.output, costs, cluster)
 
 
 def cost_table(cluster: ClusterSpec, ranks: int, seconds: float, path: Path | None) -> CostTable:
@@ -255,12 +269,13 @@ def feasible(
 def layouts(ranks: int, batch: int) -> Iterator[Layout]:
     """Yield every combination of degrees, microbatch and synchronous schedule; some will not build."""
     families = [family for family in FAMILIES if family.flush]
+    alone = [family for family in families if family.name == "1f1b"]  # alone, every schedule is the same
     for tp, pp in product(divisors(ranks), repeat=2):
         if ranks % (tp * pp):
             continue
         dp = ranks // (tp * pp)
         for microbatch in divisors(batch // dp):
-            for family in families if pp > 1 else families[1:2]:  # alone, every schedule is the same
+            for family in families if pp > 1 else alone:
                 for chunks in range(
                     family.chunks, MODEL.layers // pp + 1 if family.chunked else family.chunks + 1
                 ):
@@ -276,17 +291,56 @@ def layouts(ranks: int, batch: int) -> Iterator[Layout]:
                     )
 
 
-def report(found: Sequence[Measurement], output: Path | None, costs: CostTable) -> None:
+def recommended(
+    cluster: ClusterSpec, costs: CostTable, ranks: int, batch: int, schedules: Sequence[str] | None
+) -> RankedPlan:
+    """Return what the search recommends within the same space."""
+    pins = {"recompute": "none", "sequence_parallel": False, "rank_order": "tp-dp-pp", "precision": "fp32"}
+    result = search(
+        MODEL, cluster, devices=ranks, global_batch=batch, costs=costs, pins=pins, top=100, idle=False
+    )
+    known = {
+        family.name for family in FAMILIES if family.flush and (not schedules or family.name in schedules)
+    }
+    return next(plan for plan in result.plans if plan.layout.schedule in known)
+
+
+def calibrated(found: Sequence[Measurement], costs: CostTable, cluster: ClusterSpec) -> dict[str, float]:
+    """Return the errors before and after calibration, step times alone."""
+    runs = [
+        MeasuredRun(
+            name=describe(m.layout),
+            plan=Plan(model=MODEL, cluster=cluster, layout=m.layout),
+            record=Estimate(
+                step_seconds=m.measured_seconds,
+                tokens_per_second=0.0,
+                model_flops_per_device=0.0,
+                time=TimeBreakdown(),
+                memory=Memory(peak_bytes=m.peak_bytes),
+            ),
+        )
+        for m in found
+    ]
+    calibration = calibrate(runs, costs).costs.calibration
+    assert calibration is not None
+    return {
+        "error_calibrated": calibration.error_after,
+        "error_held_out": calibration.error_held_out or 0.0,
+    }
+
+
+def report(found: Sequence[Measurement], output: Path | None, costs: CostTable, cluster: ClusterSpec) -> None:
     """Print the layouts from the fastest measured on, then the summary."""
     best = min(m.measured_seconds for m in found)
     for m in sorted(found, key=lambda m: m.measured_seconds):
         memory = f"{m.peak_bytes >> 20} MiB ({m.predicted_bytes / m.peak_bytes - 1:+.0%})"
+        mark = "*" if m.recommended else " "
         print(
-            f"{describe(m.layout):44} measured {m.measured_seconds * 1e3:8.1f} ms"
+            f"{mark} {describe(m.layout):42} measured {m.measured_seconds * 1e3:8.1f} ms"
             f" ({m.measured_seconds / best - 1:+5.0%}) predicted {m.predicted_seconds * 1e3:8.1f} ms"
             f" ({m.error:+5.1%})  memory {memory}"
         )
-    totals = summary(found)
+    totals = summary(found) | calibrated(found, costs, cluster)
     for name, value in totals.items():
         print(f"{name:24} {value:.3f}")
     if output is not None:
