@@ -8,7 +8,7 @@ from rich.style import Style
 from rich.text import Text
 
 from launcher.console import stdout_console, table
-from launcher.drawing.terminal import draw, legend
+from launcher.drawing.terminal import column_seconds, draw, legend
 from launcher.schedule_request import Frontier, ScheduleRequest
 from planner.schedules import Timeline
 
@@ -41,11 +41,11 @@ def print_timelines(request: ScheduleRequest, timelines: list[Timeline]) -> None
             ]
         grid.add_row(*row)
     out.print(grid)
-    span = max(timeline.makespan for timeline in timelines)
+    scale = column_seconds(timelines, width=out.width)
     for timeline in timelines:
         if len(timelines) > 1:
             out.print(f"[bold]{timeline.schedule.name}[/]")
-        for line in draw(timeline, width=out.width, colours=colours, span=span):
+        for line in draw(timeline, width=out.width, colours=colours, per_column=scale):
             out.print(line, no_wrap=True, crop=True)
     widest = max(timelines, key=lambda timeline: len({a.kind for r in timeline.schedule.actions for a in r}))
     out.print(legend(widest, colours=colours))

@@ -32,11 +32,12 @@ def schedule(
     ] = None,
     steps: Annotated[int, typer.Option(min=1, help="Steps of an asynchronous family.")] = 1,
     times: Annotated[
-        str,
+        str | None,
         typer.Option(
-            help="Seconds of all of a rank's layers for one microbatch; B = I + W. F=1:2:1:1: one per rank."
+            help="Seconds of all of a rank's layers for one microbatch, F=1,I=1,W=1 if left out; B = I + W."
+            " F=1:2:1:1 gives one per rank."
         ),
-    ] = "F=1,I=1,W=1",
+    ] = None,
     comm: Annotated[
         str, typer.Option(help="Seconds of one transfer, or latency=1e-5,bytes=4e6,bandwidth=2e10.")
     ] = "0",
@@ -53,7 +54,11 @@ def schedule(
         bool, typer.Option("--heatmap", help="Bubble fraction over ranks and microbatches.")
     ] = False,
     measure: Annotated[
-        bool, typer.Option("--measure", help="Run it on local ranks whose stages wait instead of computing.")
+        bool,
+        typer.Option(
+            "--measure",
+            help="Run it on local ranks whose stages wait (20 ms, or --times) instead of computing.",
+        ),
     ] = False,
     json: Annotated[bool, typer.Option("--json", help="One JSON document on stdout.")] = False,
     csv: Annotated[
@@ -73,7 +78,7 @@ def schedule(
     from launcher.schedule_request import ScheduleRequest  # noqa: PLC0415
 
     wanted = [name for argument in names for name in argument.split(",") if name]
-    durations = parse_durations(times, comm)
+    durations = parse_durations(times or ("F=0.02,I=0.02,W=0.02" if measure else "F=1,I=1,W=1"), comm)
     if not wanted:
         raise ConfigError("which schedule? for example: cuboid schedule 1f1b --stages 4 --microbatches 8")
     request = ScheduleRequest(
@@ -92,6 +97,12 @@ def schedule(
         _heatmap(request, wanted, as_json=json)
         return
     timelines = [request.timeline(name) for name in wanted]
+    measured = []
+    if measure:
+        from launcher.schedule_measure import measure as measure_one  # noqa: PLC0415
+
+        measured = [measure_one(request, timeline) for timeline in timelines]
+        timelines = [t for m in measured for t in (m.simulated, m.timeline)]
     if svg is not None:
         from launcher.drawing import svg as draw_svg  # noqa: PLC0415
 
@@ -100,9 +111,13 @@ def schedule(
     if trace is not None:
         from launcher.drawing import chrome_trace  # noqa: PLC0415
 
-        write_text(trace, json_module.dumps(chrome_trace(_only(timelines, "--trace"))))
+        write_text(trace, json_module.dumps(chrome_trace(timelines)))
         stderr_console().print(f"wrote {trace}")
-    if json:
+    if measured:
+        from launcher.schedule_measure import print_measured  # noqa: PLC0415
+
+        print_json({"measured": [m.data() for m in measured]}) if json else print_measured(measured)
+    elif json:
         documents = [request.data(timeline) for timeline in timelines]
         print_json(documents[0] if len(documents) == 1 else {"schedules": documents})
     elif csv:

@@ -2,21 +2,32 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 from planner.schedules import Kind, Timeline
 
 
-def chrome_trace(timeline: Timeline) -> dict[str, Any]:
-    """Return one row per rank, and an arrow for every transfer; seconds become microseconds."""
+def chrome_trace(timelines: Sequence[Timeline]) -> dict[str, Any]:
+    """Return one group of rows per timeline, one row per rank, and an arrow for every transfer.
+
+    Seconds become microseconds.
+    """
+    events: list[dict[str, Any]] = []
+    for group, timeline in enumerate(timelines):
+        events += _events(timeline, group)
+    return {"traceEvents": events, "displayTimeUnit": "ms"}
+
+
+def _events(timeline: Timeline, group: int) -> list[dict[str, Any]]:
     schedule = timeline.schedule
     events: list[dict[str, Any]] = [
-        {"name": "process_name", "ph": "M", "pid": 0, "args": {"name": f"{schedule.name}, simulated"}}
+        {"name": "process_name", "ph": "M", "pid": group, "args": {"name": schedule.name}}
     ]
     ends: dict[tuple[bool, int, int], float] = {}
     for rank, actions in enumerate(schedule.actions):
         events.append(
-            {"name": "thread_name", "ph": "M", "pid": 0, "tid": rank, "args": {"name": f"rank {rank}"}}
+            {"name": "thread_name", "ph": "M", "pid": group, "tid": rank, "args": {"name": f"rank {rank}"}}
         )
         for action, start, end in zip(actions, timeline.starts[rank], timeline.ends[rank], strict=True):
             events.append(
@@ -24,7 +35,7 @@ def chrome_trace(timeline: Timeline) -> dict[str, Any]:
                     "name": str(action),
                     "cat": action.kind.name,
                     "ph": "X",
-                    "pid": 0,
+                    "pid": group,
                     "tid": rank,
                     "ts": start * 1e6,
                     "dur": (end - start) * 1e6,
@@ -37,10 +48,10 @@ def chrome_trace(timeline: Timeline) -> dict[str, Any]:
             )
             if action.kind in (Kind.F, Kind.B, Kind.I):
                 ends[action.kind == Kind.F, action.stage, action.microbatch] = end
-    return {"traceEvents": events + _arrows(timeline, ends), "displayTimeUnit": "ms"}
+    return events + _arrows(timeline, ends, group)
 
 
-def _arrows(timeline: Timeline, ends: dict[tuple[bool, int, int], float]) -> list[dict[str, Any]]:
+def _arrows(timeline: Timeline, ends: dict[tuple[bool, int, int], float], group: int) -> list[dict[str, Any]]:
     schedule = timeline.schedule
     arrows: list[dict[str, Any]] = []
     for rank, actions in enumerate(schedule.actions):
@@ -51,8 +62,12 @@ def _arrows(timeline: Timeline, ends: dict[tuple[bool, int, int], float]) -> lis
                 continue
             if schedule.placement[source] == rank:
                 continue
-            common = {"name": "activations" if forward else "gradients", "cat": "transfer", "pid": 0}
-            common["id"] = len(arrows) // 2
+            common: dict[str, Any] = {
+                "name": "activations" if forward else "gradients",
+                "cat": "transfer",
+                "pid": group,
+            }
+            common["id"] = f"{group}.{len(arrows) // 2}"
             left = ends[forward, source, action.microbatch]
             # A flow binds to the slice that encloses its time, so it leaves just before the producer's end.
             arrows.append({**common, "ph": "s", "tid": schedule.placement[source], "ts": left * 1e6 - 0.001})

@@ -7,8 +7,9 @@ plain       F0 B0---: a letter, the microbatch, dashes to the cell's end; f0 for
 from __future__ import annotations
 
 import itertools
+import math
 from bisect import bisect_right
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 from rich.style import Style
 from rich.text import Text
@@ -19,14 +20,15 @@ from planner.schedules import Action, Timeline
 _MOST_ROWS = 48
 
 
-def draw(timeline: Timeline, *, width: int, colours: bool, span: float | None = None) -> list[Text]:
+def draw(timeline: Timeline, *, width: int, colours: bool, per_column: float | None = None) -> list[Text]:
     """Return the lines of a drawing at most `width` columns wide.
 
-    `span` is the time that fills the width, for several timelines on one scale; the makespan where left out.
+    `per_column` is the time of one column, from `column_seconds`, for several timelines on one scale.
     """
+    per_column = per_column or column_seconds([timeline], width=width)
     ranks = _shown(len(timeline.starts))
-    label = len(f"rank {max(ranks)} ")
-    columns, per_column = _scale(timeline, width - label, span or timeline.makespan)
+    label = _label_width(timeline)
+    columns = min(width - label, math.ceil(timeline.makespan / per_column - 1e-6)) if per_column else 0
     lines = []
     for place, rank in enumerate(ranks):
         if place and rank != ranks[place - 1] + 1:
@@ -35,10 +37,37 @@ def draw(timeline: Timeline, *, width: int, colours: bool, span: float | None = 
         for cells, action in _runs(timeline, rank, columns, per_column):
             line.append_text(_cell(timeline, action, cells, colours))
         lines.append(line)
-    end = min(columns, round(timeline.makespan / per_column)) if per_column else 0
     text = f"{timeline.makespan:.6g}"
-    lines.append(Text(" " * label + "0" + text.rjust(max(end - 1, len(text) + 1)), style="dim", no_wrap=True))
+    lines.append(
+        Text(" " * label + "0" + text.rjust(max(columns - 1, len(text) + 1)), style="dim", no_wrap=True)
+    )
     return lines
+
+
+def column_seconds(timelines: Sequence[Timeline], *, width: int) -> float:
+    """Return the time of one column when `timelines` are drawn on one scale, 0 when nothing takes time.
+
+    The longest fills the width; where all durations are multiples of the shortest, that takes whole columns.
+    """
+    columns = width - max(map(_label_width, timelines))
+    span = max(timeline.makespan for timeline in timelines)
+    durations = {
+        round(end - start, 12)
+        for timeline in timelines
+        for starts, ends in zip(timeline.starts, timeline.ends, strict=True)
+        for start, end in zip(starts, ends, strict=True)
+        if end > start
+    }
+    if not durations:
+        return 0.0
+    shortest = min(durations)
+    whole = int(columns * shortest / span + 1e-9)
+    regular = all(abs(value / shortest - round(value / shortest)) < 1e-6 for value in durations)
+    return shortest / whole if whole and regular else span / columns
+
+
+def _label_width(timeline: Timeline) -> int:
+    return len(f"rank {len(timeline.starts) - 1} ")
 
 
 def legend(timeline: Timeline, *, colours: bool) -> Text:
@@ -62,25 +91,6 @@ def _shown(ranks: int) -> list[int]:
         return list(range(ranks))
     half = _MOST_ROWS // 2
     return [*range(half), *range(ranks - half, ranks)]
-
-
-def _scale(timeline: Timeline, columns: int, span: float) -> tuple[int, float]:
-    """Return how many columns to use and the time of one; whole ones per shortest action if possible."""
-    if span <= 0:
-        return 0, 0.0
-    shortest = min(
-        (
-            end - start
-            for starts, ends in zip(timeline.starts, timeline.ends, strict=True)
-            for start, end in zip(starts, ends, strict=True)
-            if end > start
-        ),
-        default=span,
-    )
-    whole = int(columns * shortest / span)
-    if whole >= 1:
-        return min(columns, round(span / shortest * whole)), shortest / whole
-    return columns, span / columns
 
 
 def _runs(

@@ -6,7 +6,7 @@ from planner.schedules import FAMILIES, Kind, StageTimes, Timeline, build, simul
 
 
 def sweep(timeline: Timeline, rank: int) -> int:
-    """Most intervals [start of F, end of B or W) of a rank that overlap: events sorted by time, ends first."""
+    """Most intervals [start of F, end of B or W) that overlap; at equal times ends come first."""
     begin: dict[tuple[int, int], float] = {}
     end: dict[tuple[int, int], float] = {}
     row = zip(timeline.schedule.actions[rank], timeline.starts[rank], timeline.ends[rank], strict=True)

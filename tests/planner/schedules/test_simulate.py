@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from planner.schedules import Kind, Schedule, StageTimes, build, simulate, simulate_shared
@@ -58,6 +58,7 @@ def fixed_point(schedule: Schedule, times: StageTimes) -> float:
 positive = st.floats(0.1, 10.0)
 
 
+@settings(deadline=None)
 @given(data=st.data(), name=st.sampled_from(["gpipe", "1f1b"]), p=st.integers(1, 5), m=st.integers(1, 8))
 def test_uneven_stages_agree_with_the_fixed_point_and_both_lower_bounds(
     data: st.DataObject, name: str, p: int, m: int
@@ -75,6 +76,7 @@ def test_uneven_stages_agree_with_the_fixed_point_and_both_lower_bounds(
         assert busy + wait + idle == pytest.approx(timeline.cycle)
 
 
+@settings(deadline=None)
 @given(p=st.integers(1, 5), m=st.integers(1, 8), forward=positive, backward=positive)
 def test_with_a_core_each_sharing_changes_nothing(p: int, m: int, forward: float, backward: float) -> None:
     times = StageTimes.uniform(stages=p, forward=forward, input_gradient=backward, weight_gradient=backward)
