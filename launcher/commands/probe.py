@@ -16,25 +16,29 @@ from profiles.documents import plain, write_yaml
 from profiles.errors import ConfigError
 
 
+ImportOption = Annotated[
+    Path | None,
+    typer.Option(
+        "--import",
+        metavar="FILE",
+        help="Read a file instead of this machine: NCCL topology XML, hwloc XML, `nvidia-smi topo -m`,"
+        " `rocm-smi --showtopo`, a cluster.yaml or a snapshot.",
+    ),
+]
+RanksOption = Annotated[
+    int | None,
+    typer.Option(min=1, max=65536, help="Rank slots on a machine without accelerators [one per core]."),
+]
+
+
 def probe(
     *,
     output: Annotated[Path | None, typer.Option("-o", "--output", help="Write cluster.yaml here.")] = None,
-    import_: Annotated[
-        Path | None,
-        typer.Option(
-            "--import",
-            metavar="FILE",
-            help="Read a file instead of this machine: NCCL topology XML, hwloc XML, `nvidia-smi topo -m`,"
-            " `rocm-smi --showtopo`, a cluster.yaml or a snapshot.",
-        ),
-    ] = None,
+    import_: ImportOption = None,
     device: Annotated[
         str | None, typer.Option(help="Preset of the devices, where they are not named or not to be trusted.")
     ] = None,
-    ranks: Annotated[
-        int | None,
-        typer.Option(min=1, max=65536, help="Rank slots on a machine without accelerators [one per core]."),
-    ] = None,
+    ranks: RanksOption = None,
     on: Annotated[
         Literal["local", "slurm"], typer.Option(help="Probe this machine, or nodes of a SLURM cluster.")
     ] = "local",
