@@ -15,7 +15,6 @@ from profiles.cluster import ClusterSpec
 from profiles.documents import plain, write_yaml
 from profiles.errors import ConfigError
 
-
 ImportOption = Annotated[
     Path | None,
     typer.Option(
