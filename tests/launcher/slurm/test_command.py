@@ -35,7 +35,7 @@ def test_launch_says_what_is_missing(
 ) -> None:
     assert main(words) == 4
     assert "sbatch is not installed here" in capsys.readouterr().err
-    assert not (tmp_path / "runs").exists()
+    assert not list((tmp_path / "runs").iterdir())
 
 
 def test_dry_run_needs_no_slurm(
