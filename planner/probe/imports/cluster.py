@@ -25,7 +25,7 @@ def import_cluster(path: Path, *, device: str | None = None, ranks: int | None =
     file = read_import(path)
     kind = document_kind(file)
     if kind == "cluster":
-        return load_cluster(str(path)) if path.suffix in {".yaml", ".yml"} else _inline(path, file.text)
+        return load_cluster(str(path))
     if kind == "snapshot":
         return replay(parse_yaml(file.text, name=file.name).read(Snapshot), device=device, ranks=ranks)
     if kind is not None:
@@ -35,7 +35,3 @@ def import_cluster(path: Path, *, device: str | None = None, ranks: int | None =
         node = identify_as(node, device)
     cluster = cluster_of(node, device=device)
     return cluster.model_copy(update={"name": node.host or path.name.split(".")[0] or "imported"})
-
-
-def _inline(path: Path, text: str) -> ClusterSpec:
-    return parse_yaml(text, name=str(path), folder=path.parent).read(ClusterSpec)
