@@ -22,7 +22,14 @@ from planner.schedules import LoweredAction, Schedule, parse_schedule, simulate
 from profiles.documents import read_document, write_yaml
 from profiles.errors import CuboidError
 from runtime.bench.ranks import Place, run_ranks
-from runtime.emulated import EmulatedStage, EmulatedTransport, NoReduction, barrier, wait_precisely
+from runtime.emulated import (
+    EmulatedStage,
+    EmulatedTransport,
+    EmulatedUpdates,
+    NoReduction,
+    barrier,
+    wait_precisely,
+)
 from runtime.executor import Executor, StepData
 from runtime.mesh import build_mesh, local_device
 from runtime.pipeline import message_edges, proved
@@ -73,6 +80,7 @@ def run_emulated(schedule: Schedule, request: EmulationRequest, *, repeats: int)
         transport=EmulatedTransport(mesh, times, shape=SHAPE, unclaimed=4 * schedule.stages),
         reducer=NoReduction(),
         recorder=recorder,
+        updates=EmulatedUpdates(times),
     )
     tokens = torch.zeros((schedule.microbatches, *SHAPE), dtype=torch.float64)
     data = StepData(tokens=tokens, targets=tokens, valid_tokens=1)

@@ -128,6 +128,23 @@ class NoReduction:
         """Do nothing."""
 
 
+class EmulatedUpdates:
+    """Optimizer steps of an asynchronous schedule that wait."""
+
+    def __init__(self, times: StageTimes) -> None:
+        self._seconds = times.update
+
+    def use(self, stage: int, microbatch: int) -> None:
+        """Do nothing: waiting stages have no weights."""
+
+    def done(self, stage: int, microbatch: int) -> None:
+        """Do nothing."""
+
+    def update(self, stage: int) -> None:
+        """Wait as long as the step takes."""
+        wait_until(time.perf_counter() + self._seconds[stage])
+
+
 def barrier(mesh: Mesh) -> None:
     """Wait for all ranks."""
     if mesh.world.group is not None:

@@ -177,5 +177,9 @@ class Session:
             memory=memory,
             step_seconds=typical_seconds(self._step_seconds),
         )
-        data = plain(estimate) | {"steps": len(self._step_seconds)}
+        timeline = [
+            {"rank": rank, "busy": times.busy, "wait": times.wait, "idle": times.idle, "step": times.step}
+            for rank, (*_, times) in enumerate(ranks)
+        ]
+        data = plain(estimate) | {"steps": len(self._step_seconds), "ranks": timeline}
         write_text(self._run / "record.json", json.dumps(data, indent=2) + "\n")

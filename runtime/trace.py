@@ -27,7 +27,14 @@ class RankTimes(NamedTuple):
     gradients: float  # waiting for sums over dp and ties that the schedule did not hide
     optimizer: float  # norm, clipping, update
     span: float  # first action of the schedule to its last
+    busy: float  # in cells and phases, not waiting
+    wait: float  # in cells and phases, for another rank
     step: float
+
+    @property
+    def idle(self) -> float:
+        """What is left of the step: busy + wait + idle = step."""
+        return self.step - self.busy - self.wait
 
 
 def rank_times(spans: Sequence[Span], step_seconds: float) -> RankTimes:
@@ -43,6 +50,8 @@ def rank_times(spans: Sequence[Span], step_seconds: float) -> RankTimes:
         gradients=_phase(spans, "gradients"),
         optimizer=_phase(spans, "norm") + _phase(spans, "optimizer"),
         span=max((s.end for _, s in compute), default=0.0) - min((s.ready for _, s in compute), default=0.0),
+        busy=sum(span.end - span.ready for span in spans),
+        wait=sum(span.ready - span.start for span in spans),
         step=step_seconds,
     )
 

@@ -1,0 +1,81 @@
+"""Checkpoints: atomic, pruned, safe to read, and independent of the layout they were made in."""
+
+from __future__ import annotations
+
+import json
+import os
+import pickle
+import signal
+
+import pytest
+
+from planner.layout import Layout
+from runtime.checkpoint import saved_steps
+from runtime.checkpoint_reader import TensorReader
+
+SECONDS = 150.0
+
+
+def losses(run):
+    return [json.loads(line)["loss"] for line in (run / "metrics.jsonl").read_text().splitlines()]
+
+
+def layout(**fields):
+    return Layout(**({"global_batch": 4, "precision": "fp32"} | fields))
+
+
+def test_only_the_last_ones_are_kept(make_run, train_ranks):
+    run = make_run(layout(), steps=5, checkpoint={"every_steps": 1, "keep": 2})
+    assert train_ranks(run, 1).wait(SECONDS) == [0]
+    assert saved_steps(run / "checkpoints") == [4, 5]
+
+
+def test_a_kill_while_saving_leaves_the_older_one(make_run, train_ranks):
+    def killed_while_saving(rank):
+        from runtime import checkpoint
+
+        write, calls = checkpoint.write_text, []
+
+        def die(path, text):
+            calls.append(path)
+            if len(calls) == 2:
+                os.kill(os.getpid(), signal.SIGKILL)
+            write(path, text)
+
+        checkpoint.write_text = die
+
+    run = make_run(layout(), steps=6, checkpoint={"every_steps": 2})
+    assert train_ranks(run, 1, patch=killed_while_saving).wait(SECONDS) == [-signal.SIGKILL]
+    assert saved_steps(run / "checkpoints") == [2]
+    assert any(path.name.endswith(".partial") for path in (run / "checkpoints").iterdir())
+    assert train_ranks(run, 1, resume=True).wait(SECONDS) == [0]
+    assert saved_steps(run / "checkpoints") == [4, 6]
+    whole = make_run(layout(), name="whole")
+    assert train_ranks(whole, 1).wait(SECONDS) == [0]
+    assert losses(run)[-4:] == losses(whole)[2:]
+
+
+@pytest.mark.parametrize(
+    ("before", "after"),
+    [({"tp": 2, "pp": 2}, {"dp": 2}), ({"pp": 2, "dp": 2}, {"tp": 2, "pp": 2, "schedule": "gpipe"})],
+)
+def test_another_layout_goes_on_from_it(make_run, train_ranks, before, after):
+    whole, moved = make_run(layout(), name="whole"), make_run(layout(**before), name="moved")
+    assert train_ranks(whole, 1).wait(SECONDS) == [0]
+    (moved / "STOP").touch()
+    assert set(train_ranks(moved, layout(**before).world_size).wait(SECONDS)) == {0}
+    other = make_run(layout(**after), name="other")
+    (moved / "checkpoints").rename(other / "checkpoints")
+    assert set(train_ranks(other, layout(**after).world_size, resume=True).wait(SECONDS)) == {0}
+    assert losses(other) == pytest.approx(losses(whole)[1:], rel=1e-5)
+
+
+class Malicious:
+    def __reduce__(self):
+        return os.system, ("true",)
+
+
+def test_an_index_that_calls_something_is_refused(tmp_path):
+    (tmp_path / ".metadata").write_bytes(pickle.dumps(Malicious()))
+    with pytest.raises(ValueError, match="system, which no checkpoint of tensors needs"):
+        TensorReader(tmp_path).read_metadata()
