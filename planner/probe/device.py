@@ -13,7 +13,8 @@ from profiles.topology import NodeDevice, NodeTopology, Problem
 
 # Dense tensor operations per clock and multiprocessor at 16 bits, by compute capability: what the peaks of
 # the data sheets come to (V100 125, A100 312, RTX 3090 71, RTX 4090 165, H100 989 TFLOP/s).
-TENSOR_OPERATIONS = {"7.0": 1024, "7.5": 1024, "8.0": 2048, "8.6": 512, "8.9": 512, "9.0": 4096, "10.0": 8192}
+TENSOR_OPERATIONS = {"7.0": 1024, "7.5": 1024, "8.0": 2048, "8.6": 512, "8.9": 512, "9.0": 4096}
+TENSOR_OPERATIONS |= {"10.0": 8192, "10.3": 8192}
 CORE_OPERATIONS = {"6.0": 128, "7.0": 128, "7.5": 128, "8.0": 128}  # fp32, two a core; 256 in all others
 
 # What a device is taken for when a file does not name it, by what can be seen of its links.
@@ -24,6 +25,7 @@ ASSUMED_BY_CAPABILITY = {
     "8.9": "l40s",
     "9.0": "h100-sxm5-80gb",
     "10.0": "b200",
+    "10.3": "b300",
 }
 ASSUMED_AMD = "mi300x"
 ASSUMED = "a100-sxm4-40gb"

@@ -30,6 +30,7 @@ PCI_NAMES = {
     "10de:20b5": "NVIDIA A100 80GB PCIe",
     "10de:20b7": "NVIDIA A30",
     "10de:20f1": "NVIDIA A100-PCIE-40GB",
+    "10de:20f3": "NVIDIA A800-SXM4-80GB",
     "10de:2321": "NVIDIA H100 NVL",
     "10de:2322": "NVIDIA H800 PCIe",
     "10de:2324": "NVIDIA H800",
@@ -41,6 +42,9 @@ PCI_NAMES = {
     "10de:2342": "NVIDIA GH200 480GB",
     "10de:2901": "NVIDIA B200",
     "10de:2941": "NVIDIA GB200",
+    "10de:3182": "NVIDIA B300 SXM6 AC",
+    "10de:31c2": "NVIDIA GB300",
+    "10de:31c3": "NVIDIA GB300",
     "1002:738c": "AMD Instinct MI100",
     "1002:7408": "AMD Instinct MI250X",
     "1002:740c": "AMD Instinct MI250X",
@@ -102,4 +106,6 @@ def _form(name: str) -> str:
 
 def _memory_in_name(name: str) -> int | None:
     match = re.search(r"(\d{2,3})\s?GB", name, re.I)
+    if "GH200" in name:
+        return None  # its name tells the memory of the processor
     return int(match.group(1)) << 30 if match else None

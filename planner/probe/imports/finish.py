@@ -21,6 +21,7 @@ SWITCHED_BOARDS = {
     "H20": (18, 25e9),
     "H800": (8, 25e9),
     "B200": (18, 50e9),
+    "B300": (18, 50e9),
 }
 
 
@@ -105,7 +106,7 @@ def _assume_board(node: NodeTopology) -> NodeTopology:
     name, count = names.most_common(1)[0] if names else (None, 0)
     family, product = short_name(name), (name or "").upper()
     board = SWITCHED_BOARDS.get(family)
-    socketed = "SXM" in product or "HBM3" in product or family in {"H200", "B200"}
+    socketed = "SXM" in product or "HBM3" in product or family in {"H200", "B200", "B300"}
     if count != 8 or len(node.devices) != 8 or board is None or not socketed or "NVL" in product:
         return node
     links, rate = board
