@@ -245,7 +245,7 @@ def _bubble(plan: Plan, assessment: Assessment) -> Explanation:
     return _seconds(
         "time.bubble",
         "pipeline − busy time of the slowest rank; ideal: (pp − 1) / (chunks · microbatches) of the work",
-        f"{format_seconds(line.seconds)} − {format_seconds(max(line.busy))};"
+        f"{format_seconds(line.seconds)} − {format_seconds(max(line.busy))}, + waiting for slow nodes;"
         f" ideal ({layout.pp} − 1) / ({layout.chunks} · {layout.microbatches})"
         f" = {(layout.pp - 1) / (layout.chunks * layout.microbatches):.1%}",
         assessment.estimate.time.bubble,

@@ -54,6 +54,7 @@ def software_of(record: Mapping[str, Any], assumed: list[str]) -> tuple[Software
     software = replace(
         base,
         gradient_bytes=4 if (bf16 or stated_fp32) and not sharded else 2,
+        reduce_bytes=4 if "all-reduce" in str(training.get("precision") or "") else 2,
         dropout=not gated and not flash,
         single_rail=sharded and not flash,
         zero_group=int(group.group(1)) if group else None,

@@ -25,20 +25,22 @@ SPLITS = (1, 2, 4)  # a deep product may be split along k and summed
 PROLOGUE_DEPTH = 132.0  # filling and draining a tile's pipeline, in steps of k (same fit)
 WEIGHT_GRADIENT_FACTOR = 1.05  # a product with both operands transposed, accumulating in fp32 (same fit)
 KERNEL_SECONDS = 2.5e-6  # shortest time of one kernel on the device (same fit)
-RANDOM_BYTES = 2.48  # drawing one random number costs as much as this traffic
+RANDOM_BYTES = 2.23  # drawing one random number costs as much as this traffic
 # Cross-entropy from separate kernels: traffic per logit beyond reading it, in the forward and the backward.
-LOSS_FORWARD_BYTES = 4.65
+LOSS_FORWARD_BYTES = 4.89
 LOSS_BACKWARD_BYTES = 16.0
-HOST_JITTER = 0.0644  # growth of the slowest host's time with the ranks that wait for each other
+HOST_JITTER = 0.063  # growth of the slowest host's time with the ranks that wait for each other
 SOFTMAX_GROUP = 4
 ALIGNED = 8  # elements; other widths cannot use the tensor cores' wide loads
-MISALIGNED_FACTOR = 1.85
-CHECKPOINT_LAUNCHES = 4  # saving and restoring random states around a recomputed block
+MISALIGNED_FACTOR = 1.68
+MISALIGNED_BATCH_FACTOR = 6.0  # of strided products, which then leave the tensor cores
+CHECKPOINT_LAUNCHES = 3.46  # saving and restoring random states around a recomputed block
 # Flash attention: tiles of 128 rows fill the multiprocessors only gradually (24 kernels in the same file).
 FLASH_ROWS = 128
 FLASH_FILL_FORWARD = 1.1
 FLASH_FILL_BACKWARD = 0.6
-FLASH_BACKWARD_FACTOR = 0.588  # rate of the backward kernel relative to the forward one (same file)
+# Rate of the backward kernel relative to the forward one: 0.86 in the same file, less in the runs of 2023.
+FLASH_BACKWARD_FACTOR = 0.574
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -138,7 +140,8 @@ def matmul_seconds(
                 merge = 8.0 * split * batch * m * n / bandwidth(device) if split > 1 else 0.0
                 arithmetic = np.minimum(arithmetic, work / (rate * fraction) + merge)
     aligned = (np.mod(m, ALIGNED) == 0) & (np.mod(k, ALIGNED) == 0) & (np.mod(n, ALIGNED) == 0)
-    arithmetic = arithmetic * np.where(aligned, 1.0, MISALIGNED_FACTOR)
+    slower = np.where(np.asarray(batch) > 1, MISALIGNED_BATCH_FACTOR, MISALIGNED_FACTOR)
+    arithmetic = arithmetic * np.where(aligned, 1.0, slower)
     traffic = size * batch * (m * k + k * n + m * n) / bandwidth(device)
     return np.maximum(arithmetic, traffic) + KERNEL_SECONDS
 
@@ -153,9 +156,13 @@ def stream_seconds(device: DeviceSpec, traffic_bytes: Number, kernels: Number = 
     return traffic_bytes / bandwidth(device) + kernels * KERNEL_SECONDS
 
 
-def _linear(name: str, model: ModelSpec, device: DeviceSpec, part: Slice, *, k: Number, n: Number) -> Kernel:
+def _linear(
+    name: str, model: ModelSpec, device: DeviceSpec, part: Slice, *, k: Number, n: Number, accumulate: float
+) -> Kernel:
+    """One linear layer; adding its weight gradient to the microbatches' sum moves `accumulate` bytes each."""
     tokens = part.microbatch * model.seq_len
     weight = WEIGHT_GRADIENT_FACTOR * matmul_seconds(device, part.precision, m=k, k=tokens, n=n)
+    weight = weight + accumulate * k * n / bandwidth(device)
     return Kernel(
         name=name,
         forward=matmul_seconds(device, part.precision, m=tokens, k=k, n=n),
@@ -244,20 +251,46 @@ def block_kernels(
     extra = software.elementwise_traffic
     return (
         _stream("norm 1", device, extra * 2 * e * outer, extra * 3 * e * outer),
-        _linear("query, key, value", model, device, part, k=model.hidden, n=qkv),
+        _linear(
+            "query, key, value",
+            model,
+            device,
+            part,
+            k=model.hidden,
+            n=qkv,
+            accumulate=software.accumulate_bytes,
+        ),
         _stream("rotary", device, 2 * e * rotary * extra, 2 * e * rotary * extra),
         *_attention(model, device, software, part),
-        _linear("attention output", model, device, part, k=model.query_width / tp, n=model.hidden),
+        _linear(
+            "attention output",
+            model,
+            device,
+            part,
+            k=model.query_width / tp,
+            n=model.hidden,
+            accumulate=software.accumulate_bytes,
+        ),
         _stream("residual 1", device, (extra * 3 * e + mask) * outer, (extra * e + e * mask + mask) * outer),
         _stream("norm 2", device, extra * 2 * e * outer, extra * 3 * e * outer),
-        _linear("mlp up", model, device, part, k=model.hidden, n=gates * inner),
+        _linear(
+            "mlp up",
+            model,
+            device,
+            part,
+            k=model.hidden,
+            n=gates * inner,
+            accumulate=software.accumulate_bytes,
+        ),
         _stream(
             "activation",
             device,
             extra * (gates + 1) * e * tokens * inner,
             extra * (2 * gates + 1) * e * tokens * inner,
         ),
-        _linear("mlp down", model, device, part, k=inner, n=model.hidden),
+        _linear(
+            "mlp down", model, device, part, k=inner, n=model.hidden, accumulate=software.accumulate_bytes
+        ),
         _stream("residual 2", device, (extra * 3 * e + mask) * outer, (extra * e + e * mask + mask) * outer),
     )
 
@@ -268,20 +301,15 @@ def block_times(model: ModelSpec, device: DeviceSpec, software: Software, part: 
 
 
 def embedding_times(model: ModelSpec, device: DeviceSpec, software: Software, part: Slice) -> ComponentTimes:
-    """Seconds of the embedding: a gather forward, a scatter-add backward."""
+    """Seconds of the embedding: a gather forward, backward a scatter into a dense gradient that is summed."""
     elements = part.microbatch * model.seq_len * model.hidden
     e = part.element_bytes
     mask = 1 if software.dropout else 0
-    return _times(
-        device,
-        software,
-        part,
-        (
-            _stream(
-                "embedding", device, (2 * e + (2 * e + 1) * mask) * elements, (e + 8) * elements, launches=2
-            ),
-        ),
+    dense = (e + software.accumulate_bytes) * model.vocab / part.tp * model.hidden
+    gather = _stream(
+        "embedding", device, (2 * e + (2 * e + 1) * mask) * elements, (e + 8) * elements + dense, launches=2
     )
+    return _times(device, software, part, (gather,))
 
 
 def head_times(model: ModelSpec, device: DeviceSpec, software: Software, part: Slice) -> ComponentTimes:
@@ -296,7 +324,15 @@ def head_times(model: ModelSpec, device: DeviceSpec, software: Software, part: S
         part,
         (
             _stream("final norm", device, 2 * e * outer, 3 * e * outer),
-            _linear("output projection", model, device, part, k=model.hidden, n=vocabulary),
+            _linear(
+                "output projection",
+                model,
+                device,
+                part,
+                k=model.hidden,
+                n=vocabulary,
+                accumulate=software.accumulate_bytes,
+            ),
             # cast to fp32, maximum, exponential with sum, and the gradient in place
             _stream(
                 "cross-entropy",

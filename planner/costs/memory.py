@@ -92,6 +92,12 @@ def gradient_element_bytes(software: Software, precision: Precision) -> int:
     return size if size >= 4 else software.gradient_bytes
 
 
+def reduced_element_bytes(software: Software, precision: Precision) -> int:
+    """Bytes of one gradient on its way over dp."""
+    size = ELEMENT_BYTES[precision]
+    return size if size >= 4 else software.reduce_bytes
+
+
 def optimizer_bytes(parameters: Number, precision: Precision, dp: Number, zero: Number) -> Number:
     """AdamW's two moments, and fp32 master weights where the weights are shorter than that."""
     size = ELEMENT_BYTES[precision]

@@ -14,19 +14,21 @@ import numpy as np
 from planner.costs import communication, compute, measured
 from planner.costs.compute import ComponentTimes, Slice
 from planner.costs.flops import Number
-from planner.costs.memory import gradient_element_bytes
+from planner.costs.memory import reduced_element_bytes
 from planner.costs.software import Software
 from planner.layout import Layout, Overlap
 from profiles.cluster import ClusterSpec, Precision
 from profiles.costs import Collective, CostTable
 from profiles.model import ModelSpec
 
-HOST_BLEND = 3.95
+HOST_BLEND = 3.74
 # All-reduces of one block and direction. With sequence parallelism each becomes a reduce-scatter and an
 # all-gather of the same volume; the backward's third gather runs beside the input gradient (Korthikanti et
 # al. 2022, arXiv 2205.05198, §4.2.2).
 TP_COLLECTIVES = 2
-OVERLAP_SLOWDOWN = 0.4  # Galvatron's measured coefficient (Hetu-Galvatron@cea12ff hardware profile, A100)
+# What a collective takes from the compute beside it; fitted to published FSDP runs (a lone pair of kernels:
+# 0.126, Hetu-Galvatron@cea12ff hardware profile).
+OVERLAP_SLOWDOWN = 0.4
 
 
 class Degrees(Protocol):
@@ -266,7 +268,7 @@ def reduction_seconds(
     cluster: ClusterSpec, layout: Degrees, software: Software, parameters: Number, costs: CostTable | None
 ) -> Number:
     """Seconds of the collectives over dp at the end of a step: gradients, and with ZeRO-1 the weights."""
-    gradients = gradient_element_bytes(software, layout.precision) * parameters
+    gradients = reduced_element_bytes(software, layout.precision) * parameters
     if costs is not None:
         assert isinstance(layout, Layout)
         return _collective(costs, cluster, layout, "all_reduce", axis="dp", message=gradients)

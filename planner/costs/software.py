@@ -16,7 +16,8 @@ class Software:
 
     Attributes:
         flash_attention: attention scores are never stored.
-        gradient_bytes: size of one accumulated gradient element and of its reduction.
+        gradient_bytes: size of one accumulated gradient element.
+        reduce_bytes: size of one gradient element in its reduction over dp.
         dropout: masks are drawn and kept.
         elementwise_traffic: memory traffic of norms, activations and residuals relative to fused kernels.
         selective_keeps_matmuls: share of matrix products that selective recompute keeps beside the
@@ -26,6 +27,7 @@ class Software:
         scatter_bytes: size of one gradient element in the per-microbatch scatter of ZeRO-2 and 3.
         zero_group: over how many ranks ZeRO-1 shards; null: all of dp.
         single_rail: gathers parameter by parameter and so reaches one port's bandwidth.
+        accumulate_bytes: memory traffic of adding one weight's gradient to the sum over microbatches.
         buffer_bytes: flat copies of gradients for communication, per parameter and not sharded.
         fused_mlp: a gated MLP recomputes its activation in the backward instead of keeping it.
         tp_overlap, pp_overlap: share of that communication hidden where the layout asks for overlap.
@@ -34,6 +36,7 @@ class Software:
     name: str
     flash_attention: bool = True
     gradient_bytes: int = 4
+    reduce_bytes: int = 4
     dropout: bool = False
     elementwise_traffic: float = 1.0
     selective_keeps_matmuls: float | None = None
@@ -42,6 +45,7 @@ class Software:
     gap_seconds: float = 5e-6
     scatter_bytes: int = 2
     single_rail: bool = False
+    accumulate_bytes: float = 0.0
     buffer_bytes: int = 0
     fused_mlp: bool = False
     tp_overlap: float = 0.7
@@ -51,12 +55,14 @@ class Software:
 
 MODERN = Software(
     name="modern",
-    gap_seconds=1.1e-05,
-    elementwise_traffic=1,
+    accumulate_bytes=8.0,
+    gap_seconds=9.99e-06,
+    elementwise_traffic=1.25,
     source="flash attention, fp32 gradient accumulation, partly fused element-wise kernels",
 )
 COMPILED = Software(
     name="compiled",
+    elementwise_traffic=1.23,
     fused_mlp=True,
     host_factor=3.0,
     gap_seconds=2e-6,
@@ -64,17 +70,20 @@ COMPILED = Software(
 )
 SHARDED = Software(
     name="sharded",
-    gap_seconds=7.34e-06,
-    elementwise_traffic=2.54,
+    gap_seconds=1.03e-05,
+    elementwise_traffic=2.75,
     gradient_bytes=2,
+    reduce_bytes=2,
     source="PyTorch FSDP: flash attention, eager element-wise kernels",
 )
 MATERIALISED = Software(
     name="materialised",
+    accumulate_bytes=6.0,
     flash_attention=False,
     gradient_bytes=2,
+    reduce_bytes=2,
     dropout=True,
-    host_factor=11.7,
-    gap_seconds=2.35e-06,
+    host_factor=11.8,
+    gap_seconds=2.28e-06,
     source="2021 to mid-2022 (Megatron-LM, DeepSpeed): attention scores materialised, fused softmax, dropout",
 )
