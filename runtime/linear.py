@@ -16,7 +16,7 @@ from __future__ import annotations
 from collections.abc import Callable, Hashable, Iterator
 from contextlib import contextmanager
 from functools import partial
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
@@ -24,6 +24,8 @@ from torch.autograd.function import once_differentiable
 from torch.nn import functional
 
 Work = Callable[[], None]
+
+_BEFORE_PARAMETERS = 3  # arguments of _Linears ahead of its parameters
 
 
 class DeferredGradients:
@@ -116,47 +118,90 @@ def zero_gradient(parameter: Tensor) -> Tensor:
     return parameter.grad
 
 
+class Entrance(Protocol):
+    """The start of a tensor-parallel region: how a linear's input comes from what this rank keeps of it."""
+
+    def whole(self, kept: Tensor) -> Tensor:
+        """Return the input for what is kept."""
+
+    def start_whole(self, kept: Tensor) -> Callable[[], Tensor]:
+        """Start making the input again; the result waits for it."""
+
+    def start_reduce(self, gradient: Tensor) -> Callable[[], Tensor]:
+        """Start turning our gradient of the input into that of what is kept; the result waits for it."""
+
+
 class _Linears(torch.autograd.Function):
     """Several linears of one input: its gradient is added up in one tensor, without passes of autograd.
 
-    Parameters come as weight, bias, weight, bias, …; a bias may be None.
+    Parameters come as weight, bias, weight, bias, …; a bias may be None. In a whole backward the messages of
+    the entrance travel while the products are computed:
+
+        remake the input ─────────┐            (sequence parallel only)
+        dX ──► reduce ────────────┼────────┐
+                 (nothing waits)  ▼ dW     ▼ done
     """
 
     @staticmethod
     def forward(
-        ctx: Any, inputs: Tensor, deferred: DeferredGradients, *parameters: Tensor | None
+        ctx: Any,
+        kept: Tensor,
+        deferred: DeferredGradients,
+        enter: Entrance | None,
+        *parameters: Tensor | None,
     ) -> Tensor | tuple[Tensor, ...]:
         weights = parameters[::2]
-        ctx.save_for_backward(inputs, *weights)  # autograd then notices a weight changed too early
-        ctx.deferred, ctx.parameters = deferred, parameters
+        ctx.save_for_backward(kept, *weights)  # autograd then notices a weight changed too early
+        ctx.deferred, ctx.enter, ctx.parameters = deferred, enter, parameters
+        inputs = kept if enter is None else enter.whole(kept)
         results = tuple(map(partial(functional.linear, inputs), weights, parameters[1::2]))
         return results if len(results) > 1 else results[0]
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
-        inputs, *weights = ctx.saved_tensors
-        parameters, wanted = ctx.parameters, ctx.needs_input_grad
+        kept, *weights = ctx.saved_tensors
+        enter, wanted = ctx.enter, ctx.needs_input_grad
+        learns = any(wanted[_BEFORE_PARAMETERS:])
+        remade = None
+        if enter is not None and learns and not ctx.deferred.active:
+            remade = enter.start_whole(kept)
         rows = [gradient.flatten(0, -2) for gradient in gradients]
         result = None
         if wanted[0]:
             result = rows[0] @ weights[0]
             for more, weight in zip(rows[1:], weights[1:], strict=True):
                 result.addmm_(more, weight)
-            result = result.view(inputs.shape)
+            result = result.view(*gradients[0].shape[:-1], -1)
+        reduced = enter.start_reduce(result) if enter is not None and result is not None else None
+        if learns:
+            ctx.deferred.add(partial(_add_gradients, kept, enter, remade, rows, _learning(ctx)))
+        if reduced is not None:
+            result = reduced()
+        return result, None, None, *(None for _ in ctx.parameters)
 
-        def work() -> None:
-            flat = inputs.flatten(0, -2)
-            for number, row in enumerate(rows):
-                weight, bias = parameters[2 * number : 2 * number + 2]
-                if wanted[2 + 2 * number]:
-                    accumulate_product(weight, row, flat)
-                if wanted[3 + 2 * number]:
-                    accumulate(bias, row.sum(0))
 
-        if any(wanted[2:]):
-            ctx.deferred.add(work)
-        return result, None, *(None for _ in parameters)
+def _learning(ctx: Any) -> list[Tensor | None]:
+    """Return the parameters of a `_Linears`, None in place of the missing and the frozen."""
+    wanted = ctx.needs_input_grad[_BEFORE_PARAMETERS:]
+    return [p if needed else None for p, needed in zip(ctx.parameters, wanted, strict=True)]
+
+
+def _add_gradients(
+    kept: Tensor,
+    enter: Entrance | None,
+    remade: Callable[[], Tensor] | None,
+    rows: list[Tensor],
+    parameters: list[Tensor | None],
+) -> None:
+    if enter is not None:
+        kept = (remade or enter.start_whole(kept))()
+    flat = kept.flatten(0, -2)
+    for row, weight, bias in zip(rows, parameters[::2], parameters[1::2], strict=True):
+        if weight is not None:
+            accumulate_product(weight, row, flat)
+        if bias is not None:
+            accumulate(bias, row.sum(0))
 
 
 class Linear(DeferringModule):
@@ -172,16 +217,23 @@ class Linear(DeferringModule):
         return linear(inputs, self.weight, self.bias, self.deferred)
 
 
-def linear(inputs: Tensor, weight: Tensor, bias: Tensor | None, deferred: DeferredGradients) -> Tensor:
+def linear(
+    inputs: Tensor,
+    weight: Tensor,
+    bias: Tensor | None,
+    deferred: DeferredGradients,
+    *,
+    enter: Entrance | None = None,
+) -> Tensor:
     """Apply Y = X·Wᵀ + b whose weight and bias gradients go through `deferred`."""
-    return apply(_Linears, inputs, deferred, weight, bias)
+    return apply(_Linears, inputs, deferred, enter, weight, bias)
 
 
-def linears(inputs: Tensor, *layers: Linear) -> tuple[Tensor, ...]:
-    """Apply two or more layers of one stage to the same input."""
+def linears(inputs: Tensor, *layers: Linear, enter: Entrance | None = None) -> tuple[Tensor, ...]:
+    """Apply one or more layers of one stage to the same input."""
     parameters = [parameter for layer in layers for parameter in (layer.weight, layer.bias)]
-    results: tuple[Tensor, ...] = _Linears.apply(inputs, layers[0].deferred, *parameters)  # type: ignore[no-untyped-call]
-    return results
+    results = _Linears.apply(inputs, layers[0].deferred, enter, *parameters)  # type: ignore[no-untyped-call]
+    return results if isinstance(results, tuple) else (results,)
 
 
 class _AddBias(torch.autograd.Function):

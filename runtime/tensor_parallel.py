@@ -16,7 +16,7 @@ outputs; a row-parallel one has fewer inputs, and adds its bias after the reduct
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -62,19 +62,6 @@ class ShardSpec:
         return full.narrow(self.dim, part.start, len(part))
 
 
-class _Copy(torch.autograd.Function):
-    @staticmethod
-    def forward(ctx: Any, inputs: Tensor, tp: TensorParallel) -> Tensor:
-        ctx.tp = tp
-        return inputs.view_as(inputs)
-
-    @staticmethod
-    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None]:
-        gradient = gradient.contiguous()
-        dist.all_reduce(gradient, group=ctx.tp.group)
-        return gradient, None
-
-
 class _Reduce(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, inputs: Tensor, tp: TensorParallel) -> Tensor:
@@ -85,17 +72,6 @@ class _Reduce(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None]:
         return gradient, None
-
-
-class _Gather(torch.autograd.Function):
-    @staticmethod
-    def forward(ctx: Any, inputs: Tensor, tp: TensorParallel) -> Tensor:
-        ctx.tp = tp
-        return _gather(inputs, tp)
-
-    @staticmethod
-    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None]:
-        return _reduce_scatter(gradient, ctx.tp), None
 
 
 class _ReduceScatter(torch.autograd.Function):
@@ -111,18 +87,36 @@ class _ReduceScatter(torch.autograd.Function):
 
 def _gather(part: Tensor, tp: TensorParallel) -> Tensor:
     """Join the ranks' positions: [microbatch, seq / tp, width] → [microbatch, seq, width]."""
+    return _start_gather(part, tp)()
+
+
+def _start_gather(part: Tensor, tp: TensorParallel) -> Callable[[], Tensor]:
     parts = part.new_empty((tp.size, *part.shape))
-    _all_gather(parts.view(-1), part.contiguous().view(-1), group=tp.group)
-    return parts.movedim(0, 1).flatten(1, 2)
+    work = _all_gather(parts.view(-1), part.contiguous().view(-1), group=tp.group, async_op=True)
+
+    def finish() -> Tensor:
+        work.wait()
+        return parts.movedim(0, 1).flatten(1, 2)
+
+    return finish
 
 
 def _reduce_scatter(whole: Tensor, tp: TensorParallel) -> Tensor:
     """Sum over the ranks, each keeping its positions: [microbatch, seq, width] → [.., seq / tp, ..]."""
+    return _start_reduce_scatter(whole, tp)()
+
+
+def _start_reduce_scatter(whole: Tensor, tp: TensorParallel) -> Callable[[], Tensor]:
     rows, length, width = whole.shape
     parts = whole.reshape(rows, tp.size, length // tp.size, width).movedim(1, 0).contiguous()
     result = torch.empty_like(parts[0])
-    _reduce_scatter_single(result.view(-1), parts.view(-1), group=tp.group)
-    return result
+    work = _reduce_scatter_single(result.view(-1), parts.view(-1), group=tp.group, async_op=True)
+
+    def finish() -> Tensor:
+        work.wait()
+        return result
+
+    return finish
 
 
 # Renamed in torch 2.13, where the old names warn.
@@ -130,17 +124,52 @@ _all_gather = getattr(dist, "all_gather_single", None) or dist.all_gather_into_t
 _reduce_scatter_single = getattr(dist, "reduce_scatter_single", None) or dist.reduce_scatter_tensor
 
 
-class Enter(nn.Module):
-    """The start of a parallel region: the whole sequence on every rank."""
+@dataclass(frozen=True, kw_only=True)
+class Enter:
+    """The start of a parallel region whose ranks all hold its input; gradients are summed over them."""
 
-    def __init__(self, tp: TensorParallel, *, sequence_parallel: bool = False) -> None:
-        super().__init__()
-        self.tp = tp
-        self.sequence_parallel = sequence_parallel
+    tp: TensorParallel
 
-    def forward(self, inputs: Tensor) -> Tensor:
-        """Return `inputs`, or with sequence parallelism all ranks' positions of it."""
-        return apply(_Gather if self.sequence_parallel else _Copy, inputs, self.tp)
+    def whole(self, kept: Tensor) -> Tensor:
+        """Return `kept`."""
+        return kept
+
+    def start_whole(self, kept: Tensor) -> Callable[[], Tensor]:
+        """Return a function that returns `kept`."""
+        return lambda: kept
+
+    def start_reduce(self, gradient: Tensor) -> Callable[[], Tensor]:
+        """Start summing `gradient` over the ranks, in its place."""
+        work = dist.all_reduce(gradient, group=self.tp.group, async_op=True)
+        assert work is not None
+
+        def finish() -> Tensor:
+            work.wait()
+            return gradient
+
+        return finish
+
+
+@dataclass(frozen=True, kw_only=True)
+class EnterGathering:
+    """The start of a parallel region with sequence parallelism: each rank keeps its positions of the input.
+
+    The backward gathers the input again rather than keeping it (Korthikanti et al. 2022, §4.2.2).
+    """
+
+    tp: TensorParallel
+
+    def whole(self, kept: Tensor) -> Tensor:
+        """Return all ranks' positions."""
+        return _gather(kept, self.tp)
+
+    def start_whole(self, kept: Tensor) -> Callable[[], Tensor]:
+        """Start gathering all ranks' positions."""
+        return _start_gather(kept, self.tp)
+
+    def start_reduce(self, gradient: Tensor) -> Callable[[], Tensor]:
+        """Start summing `gradient` over the ranks, each of which gets its positions."""
+        return _start_reduce_scatter(gradient, self.tp)
 
 
 class Leave(nn.Module):

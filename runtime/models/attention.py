@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from profiles.model import ModelSpec
-from runtime.linear import Linear, linears
+from runtime.linear import Entrance, Linear, linears
 from runtime.models.rotary import Rotary
 from runtime.recompute import recomputed
 
@@ -24,7 +24,7 @@ class Attention(nn.Module):
         super().__init__()
         inner, outer = bool(spec.attention_bias), bool(spec.linear_bias)
         self.head_dim = spec.head_dim
-        self.enter: nn.Module = nn.Identity()
+        self.enter: Entrance | None = None
         self.query = Linear(spec.hidden, spec.query_width, bias=inner)
         self.key = Linear(spec.hidden, spec.kv_width, bias=inner)
         self.value = Linear(spec.hidden, spec.kv_width, bias=inner)
@@ -32,9 +32,10 @@ class Attention(nn.Module):
 
     def forward(self, hidden: Tensor, rotary: Rotary | None, *, recompute: bool = False) -> Tensor:
         """Mix [microbatch, seq, hidden] over positions; `rotary` turns queries and keys first."""
-        hidden = self.enter(hidden)
-        shape = (*hidden.shape[:2], -1, self.head_dim)
-        query, key, value = (heads.view(shape) for heads in linears(hidden, self.query, self.key, self.value))
+        query, key, value = (
+            heads.view(*heads.shape[:2], -1, self.head_dim)
+            for heads in linears(hidden, self.query, self.key, self.value, enter=self.enter)
+        )
         core = partial(attend, rotary=rotary)
         mixed = recomputed(core, query, key, value) if recompute else core(query, key, value)
         result: Tensor = self.output(mixed.flatten(2))

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from torch import Tensor, nn
+from torch import Tensor
 
 from profiles.model import ModelSpec
-from runtime.linear import DeferringModule, Linear, linear
+from runtime.linear import DeferringModule, Entrance, Linear, linear
 from runtime.loss import cross_entropy_sum
 from runtime.models.norms import build_norm
 from runtime.tensor_parallel import TensorParallel
@@ -21,19 +21,16 @@ class Head(DeferringModule):
     def __init__(self, spec: ModelSpec) -> None:
         super().__init__()
         self.norm = build_norm(spec)
-        self.enter: nn.Module = nn.Identity()
+        self.enter: Entrance | None = None
         self.output = None if spec.tied_embeddings else Linear(spec.hidden, spec.vocab, bias=False)
         self.tp = TensorParallel()
         self.first_row = 0
 
     def forward(self, hidden: Tensor, targets: Tensor | None, tied: Tensor | None) -> Tensor:
         """Return the sum of token losses, or without targets our rows of the logits."""
-        hidden = self.enter(self.norm(hidden))
-        if self.output is not None:
-            logits: Tensor = self.output(hidden)
-        else:
-            assert tied is not None
-            logits = linear(hidden, tied, None, self.deferred)
+        weight = tied if self.output is None else self.output.weight
+        assert weight is not None
+        logits = linear(self.norm(hidden), weight, None, self.deferred, enter=self.enter)
         if targets is None:
             return logits
         return cross_entropy_sum(logits, targets, self.tp, self.first_row)

@@ -11,7 +11,7 @@ from torch.autograd.function import once_differentiable
 from torch.nn import functional
 
 from profiles.model import ModelSpec
-from runtime.linear import Linear, apply, linears
+from runtime.linear import Entrance, Linear, apply, linears
 
 Activation = Callable[[Tensor], Tensor]
 
@@ -39,18 +39,19 @@ class MLP(nn.Module):
         assert spec.activation is not None
         bias = bool(spec.linear_bias)
         self.activation = ACTIVATIONS[spec.activation]
-        self.enter: nn.Module = nn.Identity()
+        self.enter: Entrance | None = None
         self.gate = Linear(spec.hidden, spec.ffn_hidden, bias=bias) if spec.gated_mlp else None
         self.up = Linear(spec.hidden, spec.ffn_hidden, bias=bias)
         self.down = Linear(spec.ffn_hidden, spec.hidden, bias=bias)
 
     def forward(self, hidden: Tensor) -> Tensor:
         """Transform each position of [microbatch, seq, hidden]."""
-        hidden = self.enter(hidden)
         if self.gate is None:
-            inner = self.activation(self.up(hidden))
+            (inner,) = linears(hidden, self.up, enter=self.enter)
+            inner = self.activation(inner)
         else:
-            inner = apply(_Gated, *linears(hidden, self.gate, self.up), self.activation)
+            gate, up = linears(hidden, self.gate, self.up, enter=self.enter)
+            inner = apply(_Gated, gate, up, self.activation)
         result: Tensor = self.down(inner)
         return result
 

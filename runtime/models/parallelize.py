@@ -2,15 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from functools import partial
 
-from torch import nn
-
-from runtime.linear import Linear
+from runtime.linear import Entrance, Linear
+from runtime.models.attention import Attention
+from runtime.models.block import Block
 from runtime.models.embedding import Embedding, TokenEmbedding
+from runtime.models.mlp import MLP
 from runtime.models.stage import Stage
-from runtime.tensor_parallel import Enter, Leave, ShardSpec, TensorParallel, column_parallel, row_parallel
+from runtime.tensor_parallel import (
+    Enter,
+    EnterGathering,
+    Leave,
+    ShardSpec,
+    TensorParallel,
+    column_parallel,
+    row_parallel,
+)
 
 
 def parallelize(stage: Stage, tp: TensorParallel, *, sequence_parallel: bool = False) -> None:
@@ -19,13 +28,13 @@ def parallelize(stage: Stage, tp: TensorParallel, *, sequence_parallel: bool = F
     With `sequence_parallel` the stage's hidden states hold our seq / tp positions only.
     """
     sequence_parallel = sequence_parallel and tp.size > 1
-    enter = partial(Enter, tp, sequence_parallel=sequence_parallel)
+    enter = EnterGathering(tp=tp) if sequence_parallel else Enter(tp=tp)
     leave = partial(Leave, tp, sequence_parallel=sequence_parallel)
     shapes = {name: tuple(parameter.shape) for name, parameter in stage.named_parameters()}
     dims: dict[str, int] = {}
     if tp.size > 1:
         for name, half in _halves(stage):
-            half.enter = enter()
+            half.enter = enter
             for child, layer in list(half.named_children()):
                 if not isinstance(layer, Linear):
                     continue
@@ -45,7 +54,7 @@ def parallelize(stage: Stage, tp: TensorParallel, *, sequence_parallel: bool = F
 
 
 def _parallelize_vocabulary(
-    stage: Stage, tp: TensorParallel, enter: Callable[[], Enter], leave: Callable[[], Leave]
+    stage: Stage, tp: TensorParallel, enter: Entrance, leave: Callable[[], Leave]
 ) -> dict[str, int]:
     rows = tp.slice(stage.spec.vocab)
     dims: dict[str, int] = {}
@@ -57,16 +66,15 @@ def _parallelize_vocabulary(
             stage.embedding["token"] = token
         dims["embedding.token.weight"] = 0
     if stage.head is not None:
-        stage.head.enter, stage.head.tp, stage.head.first_row = enter(), tp, rows.start
+        stage.head.enter, stage.head.tp, stage.head.first_row = enter, tp, rows.start
         if stage.head.output is not None:
             stage.head.output = column_parallel(stage.head.output, tp)
             dims["head.output.weight"] = 0
     return dims
 
 
-def _halves(stage: Stage) -> list[tuple[str, nn.Module]]:
-    return [
-        (f"blocks.{layer}.{half}", block.get_submodule(half))
-        for layer, block in stage.blocks.items()
-        for half in ("attention", "mlp")
-    ]
+def _halves(stage: Stage) -> Iterator[tuple[str, Attention | MLP]]:
+    for layer, block in stage.blocks.items():
+        assert isinstance(block, Block)
+        yield f"blocks.{layer}.attention", block.attention
+        yield f"blocks.{layer}.mlp", block.mlp

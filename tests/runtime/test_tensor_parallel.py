@@ -128,6 +128,37 @@ def test_sequence_parallel_stages_exchange_their_positions_only(run_ranks):
     assert run_ranks(2, shape) == [(3, 6, 32)] * 2
 
 
+def test_sequence_parallel_keeps_a_share_of_every_activation(run_ranks):
+    def kept() -> int:
+        stage = build_stage(
+            SPECS["llama"],
+            layers=range(2),
+            first=False,
+            last=False,
+            tp=world(),
+            seed=1,
+            dtype=torch.float64,
+            device=torch.device("cpu"),
+            sequence_parallel=True,
+        )
+        positions = 12 // dist.get_world_size()
+        hidden = torch.randn(1, positions, 32, dtype=torch.float64, requires_grad=True)
+        weights = {parameter.data_ptr() for parameter in stage.parameters()}
+        storages: dict[int, int] = {}
+
+        def keep(tensor: torch.Tensor) -> torch.Tensor:
+            if tensor.data_ptr() not in weights:
+                storages[tensor.untyped_storage().data_ptr()] = tensor.untyped_storage().nbytes()
+            return tensor
+
+        with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
+            stage(hidden)
+        return sum(storages.values())
+
+    (whole,) = run_ranks(1, kept)
+    assert [4 * share for share in run_ranks(4, kept)] == [whole] * 4
+
+
 def test_a_half_costs_one_reduction_each_way(run_ranks):
     def count(layers: int) -> tuple[int, int]:
         spec = SPECS["llama"].model_copy(update={"layers": layers})
