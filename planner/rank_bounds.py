@@ -53,17 +53,34 @@ def held_parameters(model: ModelSpec, tp: Number, layers: Number, *, first: Numb
     )
 
 
-def rank_bytes(
-    pricing: Pricing,
-    columns: LayoutColumns,
-    *,
-    layers: Number,
-    depth: Number,
-    recompute: Number,
-    first: Number,
-    last: Number,
-) -> Number:
-    """Bytes of a rank with `layers` blocks and `depth` microbatches in flight."""
+@dataclass(frozen=True, kw_only=True)
+class RankBytes:
+    """What the bytes of a rank are made of, for columns of layouts; `total` puts them together.
+
+    `state` is what one parameter takes, `block` what a block keeps of a microbatch, `again` what recomputing
+    one block holds for a moment, `logits` what the loss does, `fixed` what every rank has.
+    """
+
+    pricing: Pricing
+    tp: Number
+    state: Number
+    block: Number
+    embedding: Number
+    head: Number
+    again: Number
+    logits: Number
+    fixed: Number
+
+    def total(self, *, layers: Number, depth: Number, first: Number, last: Number) -> Number:
+        """Bytes of a rank with `layers` blocks and `depth` microbatches in flight."""
+        held = held_parameters(self.pricing.model, self.tp, layers, first=first, last=last)
+        kept = depth * (layers * self.block + first * self.embedding) + last * self.head
+        moment = np.maximum(np.minimum(layers, 1) * self.again, last * self.logits)
+        return held * self.state + kept + moment + self.fixed
+
+
+def rank_bytes(pricing: Pricing, columns: LayoutColumns, recompute: Number) -> RankBytes:
+    """Return the parts of a rank's bytes under `recompute`; see `planner.costs.memory`."""
     model, software = pricing.model, pricing.software
     part = Slice(
         microbatch=columns.microbatch,
@@ -71,22 +88,23 @@ def rank_bytes(
         sequence_parallel=columns.sequence_parallel,
         precision=columns.precision,
     )
-    count = held_parameters(model, columns.tp, layers, first=first, last=last)
-    state = (
-        memory.weight_bytes(count, columns.precision, columns.dp, columns.zero)
-        + memory.gradient_bytes(count, software, columns.precision, columns.dp, columns.zero)
-        + memory.optimizer_bytes(count, columns.precision, columns.dp, columns.zero)
+    split = (columns.precision, columns.dp, columns.zero)
+    whole = memory.block_activation_bytes(model, software, part)
+    gathered = memory.gathered_bytes(model, software, columns.precision, columns.tp, columns.zero)
+    parallel = np.where(columns.dp > 1, memory.BUCKET_BYTES + gathered, 0.0)
+    return RankBytes(
+        pricing=pricing,
+        tp=columns.tp,
+        state=memory.weight_bytes(1.0, *split)
+        + memory.gradient_bytes(1.0, software, *split)
+        + memory.optimizer_bytes(1.0, *split),
+        block=memory.block_activation_bytes(model, software, part, recompute),
+        embedding=memory.embedding_activation_bytes(model, software, part),
+        head=memory.head_activation_bytes(model, software, part),
+        again=np.where(np.asarray(recompute) == "none", 0.0, whole),
+        logits=memory.head_workspace_bytes(model, software, part),
+        fixed=parallel + pricing.context_bytes,
     )
-    block = memory.block_activation_bytes(model, software, part, recompute)
-    kept = depth * (layers * block + first * memory.embedding_activation_bytes(model, software, part))
-    kept = kept + last * memory.head_activation_bytes(model, part)
-    # For a moment: one block's recomputed activations, or the logits; and buckets of gradients.
-    again = np.where(
-        np.asarray(recompute) == "none", 0.0, memory.block_activation_bytes(model, software, part)
-    )
-    moment = np.maximum(np.minimum(layers, 1) * again, last * memory.head_workspace_bytes(model, part))
-    buckets = np.where(columns.dp > 1, memory.BUCKET_BYTES, 0.0)
-    return state + kept + moment + buckets + pricing.context_bytes
 
 
 def memory_bound(
@@ -98,21 +116,11 @@ def memory_bound(
     """
     alone = (columns.pp == 1) * 1.0
     average = -(-pricing.model.layers // columns.pp)
-    ranks = (
-        (load.first_layers, depths[0], 1.0, alone),
-        (load.last_layers, depths[1], alone, 1.0),
-        (average, np.minimum(*depths), 0.0, 0.0),
-    )
-    return np.asarray(
-        np.maximum.reduce(
-            [
-                rank_bytes(
-                    pricing, columns, layers=layers, depth=depth, recompute=recompute, first=first, last=last
-                )
-                for layers, depth, first, last in ranks
-            ]
-        )
-    )
+    parts = rank_bytes(pricing, columns, recompute)
+    first = parts.total(layers=load.first_layers, depth=depths[0], first=1.0, last=alone)
+    last = parts.total(layers=load.last_layers, depth=depths[1], first=alone, last=1.0)
+    other = parts.total(layers=average, depth=np.minimum(*depths), first=0.0, last=0.0)
+    return np.asarray(np.maximum(np.maximum(first, last), other))
 
 
 def after_pipeline(

@@ -6,6 +6,7 @@ be assumed is said in the case. Nothing here looks at the measured values to dec
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -286,7 +287,7 @@ def _recompute(training: Data, layout: dict[str, Any], model: ModelSpec) -> floa
     text = str(training.get("recompute") or "none").lower()
     layers = _int(training.get("recompute_layers"))
     layout["recompute"] = "none"
-    if "0 layers" in text or text.startswith("none") or layers == 0:
+    if text.startswith("none") or re.search(r"\b0 layers", text) or layers == 0:
         return 1.0
     if "every second layer" in text or "selective layer" in text:
         layout["recompute"] = "full"

@@ -27,14 +27,14 @@ WEIGHT_GRADIENT_FACTOR = 1.05  # a product with both operands transposed, accumu
 KERNEL_SECONDS = 2.5e-6  # shortest time of one kernel on the device (same fit)
 RANDOM_BYTES = 2.23  # drawing one random number costs as much as this traffic
 # Cross-entropy from separate kernels: traffic per logit beyond reading it, in the forward and the backward.
-LOSS_FORWARD_BYTES = 4.89
+LOSS_FORWARD_BYTES = 6.9
 LOSS_BACKWARD_BYTES = 16.0
-HOST_JITTER = 0.063  # growth of the slowest host's time with the ranks that wait for each other
+HOST_JITTER = 0.064  # growth of the slowest host's time with the ranks that wait for each other
 SOFTMAX_GROUP = 4
 ALIGNED = 8  # elements; other widths cannot use the tensor cores' wide loads
 MISALIGNED_FACTOR = 1.68
 MISALIGNED_BATCH_FACTOR = 6.0  # of strided products, which then leave the tensor cores
-CHECKPOINT_LAUNCHES = 3.46  # saving and restoring random states around a recomputed block
+CHECKPOINT_LAUNCHES = 3.38  # saving and restoring random states around a recomputed block
 # Flash attention: tiles of 128 rows fill the multiprocessors only gradually (24 kernels in the same file).
 FLASH_ROWS = 128
 FLASH_FILL_FORWARD = 1.1

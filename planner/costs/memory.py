@@ -60,17 +60,17 @@ def embedding_activation_bytes(model: ModelSpec, software: Software, part: Slice
     return 8 * tokens + (tokens * model.hidden / part.outer_tp if software.dropout else 0.0)
 
 
-def head_activation_bytes(model: ModelSpec, part: Slice) -> Number:
-    """Bytes norm, output projection and cross-entropy keep: inputs, and the softmax in fp32."""
+def head_activation_bytes(model: ModelSpec, software: Software, part: Slice) -> Number:
+    """Bytes norm, output projection and cross-entropy keep: inputs, and the softmax."""
     tokens = part.microbatch * model.seq_len
     inputs = 2 * part.element_bytes * tokens * model.hidden / part.outer_tp
-    return inputs + 4 * tokens * np.ceil(model.vocab / part.tp)
+    return inputs + software.logit_bytes * tokens * np.ceil(model.vocab / part.tp)
 
 
-def head_workspace_bytes(model: ModelSpec, part: Slice) -> Number:
+def head_workspace_bytes(model: ModelSpec, software: Software, part: Slice) -> Number:
     """Bytes that live only while the loss is computed: the gradient of the logits."""
     tokens = part.microbatch * model.seq_len
-    return 4 * tokens * np.ceil(model.vocab / part.tp)
+    return software.logit_bytes * tokens * np.ceil(model.vocab / part.tp)
 
 
 def weight_bytes(parameters: Number, precision: Precision, dp: Number, zero: Number) -> Number:
@@ -83,7 +83,7 @@ def gradient_bytes(
 ) -> Number:
     """Accumulated gradients, and flat copies of them."""
     sharded = np.where(np.asarray(zero) >= 2, dp, 1)
-    return (gradient_element_bytes(software, precision) / sharded + software.buffer_bytes) * parameters
+    return (gradient_element_bytes(software, precision) + software.buffer_bytes) / sharded * parameters
 
 
 def gradient_element_bytes(software: Software, precision: Precision) -> int:
@@ -116,7 +116,12 @@ def tight(device: DeviceSpec, total_bytes: Number) -> Number:
     return fits(device, total_bytes) & (reserved > device.memory_bytes)
 
 
-def gathered_bytes(model: ModelSpec, precision: Precision, tp: Number, zero: Number) -> Number:
-    """Bytes of whole blocks under ZeRO-3: the weights in use, the next ones, and one block's gradients."""
+def gathered_bytes(
+    model: ModelSpec, software: Software, precision: Precision, tp: Number, zero: Number
+) -> Number:
+    """Bytes of whole blocks under ZeRO-3: the weights in use, the next ones, and one block's gradients.
+
+    Code that gathers parameter by parameter holds about one block's worth.
+    """
     block = ELEMENT_BYTES[precision] * model.block_parameters / tp
-    return np.where(np.asarray(zero) >= 3, 3 * block, 0.0)
+    return np.where(np.asarray(zero) >= 3, (1 if software.single_rail else 3) * block, 0.0)

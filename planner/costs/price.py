@@ -332,7 +332,9 @@ def _memory(
         own = [stage for stage, owner in enumerate(line.placement) if owner == rank]
         kept, workspace = 0.0, context + (memory.BUCKET_BYTES if layout.dp > 1 else 0.0)
         if layout.dp > 1:
-            workspace += float(memory.gathered_bytes(model, layout.precision, layout.tp, layout.zero))
+            workspace += float(
+                memory.gathered_bytes(model, software, layout.precision, layout.tp, layout.zero)
+            )
         transient = 0.0
         for stage in own:
             mode = layout.recompute_of(stage)
@@ -344,8 +346,8 @@ def _memory(
         if 0 in own:
             kept += line.in_flight[rank] * float(memory.embedding_activation_bytes(model, software, part))
         if layout.stages - 1 in own:
-            kept += float(memory.head_activation_bytes(model, part))
-            transient = max(transient, float(memory.head_workspace_bytes(model, part)))
+            kept += float(memory.head_activation_bytes(model, software, part))
+            transient = max(transient, float(memory.head_workspace_bytes(model, software, part)))
         row = {
             "weights": float(memory.weight_bytes(count, layout.precision, layout.dp, layout.zero)),
             "gradients": float(

@@ -27,6 +27,7 @@ class Software:
         scatter_bytes: size of one gradient element in the per-microbatch scatter of ZeRO-2 and 3.
         zero_group: over how many ranks ZeRO-1 shards; null: all of dp.
         single_rail: gathers parameter by parameter and so reaches one port's bandwidth.
+        logit_bytes: size of one element of the softmax that the loss keeps, and of its gradient.
         accumulate_bytes: memory traffic of adding one weight's gradient to the sum over microbatches.
         buffer_bytes: flat copies of gradients for communication, per parameter and not sharded.
         fused_mlp: a gated MLP recomputes its activation in the backward instead of keeping it.
@@ -45,6 +46,7 @@ class Software:
     gap_seconds: float = 5e-6
     scatter_bytes: int = 2
     single_rail: bool = False
+    logit_bytes: int = 4
     accumulate_bytes: float = 0.0
     buffer_bytes: int = 0
     fused_mlp: bool = False
@@ -70,6 +72,7 @@ COMPILED = Software(
 )
 SHARDED = Software(
     name="sharded",
+    logit_bytes=2,
     gap_seconds=1.03e-05,
     elementwise_traffic=2.75,
     gradient_bytes=2,

@@ -64,8 +64,8 @@ def test_fp32_needs_no_master_weights() -> None:
 
 
 def test_zero_3_holds_whole_blocks_for_a_moment(gpt: ModelSpec) -> None:
-    assert float(gathered_bytes(gpt, "bf16", 1, 2)) == 0
-    assert float(gathered_bytes(gpt, "bf16", 2, 3)) == pytest.approx(3 * gpt.block_parameters)
+    assert float(gathered_bytes(gpt, MODERN, "bf16", 1, 2)) == 0
+    assert float(gathered_bytes(gpt, MODERN, "bf16", 2, 3)) == pytest.approx(3 * gpt.block_parameters)
 
 
 def test_a_nearly_full_device_is_called_tight() -> None:
