@@ -133,7 +133,7 @@ def _run(
     finally:
         _end(process)
     if code == ConfigError.exit_code:
-        raise ConfigError("\n".join(last).removeprefix("bench: starting").strip())
+        raise ConfigError(last[-1].removeprefix("bench: ") if last else "the bench refused the request")
     if code:
         raise RunError("the bench failed:\n" + "\n".join(last))
 

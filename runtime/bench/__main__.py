@@ -16,6 +16,7 @@ from profiles.bench_request import BenchRequest
 from profiles.costs import CostTable
 from profiles.documents import read_document
 from profiles.errors import ConfigError, CuboidError
+from runtime.bench.subject import check_subject
 
 
 def main() -> int:
@@ -29,6 +30,8 @@ def main() -> int:
     try:
         request = read_document(options.request).read(BenchRequest)
         known = None if options.fresh else _known(options.output)
+        if known is not None:
+            check_subject(known, request, where=str(options.output))
         return _measure(request, options.output, known, begin + request.seconds)
     except KeyboardInterrupt:
         sys.stderr.write("bench: interrupted\n")
@@ -53,25 +56,14 @@ def _measure(request: BenchRequest, output: Path, known: CostTable | None, deadl
     sys.stderr.write(f"bench: starting {request.ranks} ranks\n")
     from runtime.bench import ranks, session  # noqa: PLC0415 (after the environment)
     from runtime.bench.machine import process_bytes  # noqa: PLC0415
-    from runtime.bench.table import same_subject  # noqa: PLC0415
     from runtime.bench.warm_up import warm_up  # noqa: PLC0415
 
-    if known is not None and not same_subject(known, request):
-        raise ConfigError(
-            f"{output}: holds measurements of another model, machine or number of ranks;"
-            " choose another output, or measure anew with --fresh"
-        )
-    if known is not None and known.calibration is not None:
-        raise ConfigError(
-            f"{output}: was calibrated by runs, which fresh measurements would mix with;"
-            " choose another output, or measure anew with --fresh"
-        )
     warm_up()
     work = session.Session(
         request=request, output=output, deadline=deadline, process_bytes=process_bytes(), known=known
     )
     if ranks.under_torchrun():
-        ranks.run_as_rank(work, request.threads)
+        ranks.run_as_rank(work, request.ranks, request.threads)
         return 0
     return ranks.run_ranks(work, request.ranks, request.threads)
 

@@ -24,6 +24,8 @@ from types import FrameType
 import torch
 import torch.distributed as dist
 
+from profiles.errors import ConfigError
+
 GRACE_SECONDS = 3.0
 ORPHAN_POLL_SECONDS = 1.0
 
@@ -46,8 +48,17 @@ def under_torchrun() -> bool:
     return "RANK" in os.environ and "WORLD_SIZE" in os.environ
 
 
-def run_as_rank(work: Work, threads: int) -> None:
-    """Do `work` as the rank that the launcher's environment describes."""
+def run_as_rank(work: Work, ranks: int, threads: int) -> None:
+    """Do `work` as the rank that the launcher's environment describes.
+
+    Raises:
+        ConfigError: when the launcher started another number of processes than `ranks`.
+    """
+    if int(os.environ["WORLD_SIZE"]) != ranks:
+        raise ConfigError(
+            f"the request is for {ranks} ranks, the launcher started {os.environ['WORLD_SIZE']};"
+            " set ranks in the request"
+        )
     place = Place(
         rank=int(os.environ["RANK"]),
         ranks=int(os.environ["WORLD_SIZE"]),

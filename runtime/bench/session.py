@@ -53,7 +53,7 @@ class Session:
         pace = _Pace(deadline=self.deadline, window=self._window(todo))
         sampler = Sampler(self.request, place)
         results: dict[Point, Measured] = {}
-        skip = known_points(self.known, self.request) if self.known else frozenset()
+        skip = self._known_to_rank_0(place)
         first = [point for point in todo if point not in skip]
         while True:
             fresh = dict(self._round(first or todo, pace, sampler, place))
@@ -80,6 +80,14 @@ class Session:
             least = math.ceil(LEAST_SAMPLES / place.ranks) if pace.round_number == 1 else 1
             yield point, sampler.sample(point, window_seconds=seconds, least=least)
             pace.spent[point] = time.monotonic() - begin
+
+    def _known_to_rank_0(self, place: Place) -> frozenset[Point]:
+        """Other nodes may not see the earlier table; all ranks must leave out the same points."""
+        message: list[frozenset[Point]] = [
+            known_points(self.known, self.request) if self.known else frozenset()
+        ]
+        dist.broadcast_object_list(message, src=0)
+        return message[0]
 
     def _window(self, todo: Sequence[Point]) -> float:
         return FIRST_ROUND_SHARE * self.request.seconds / sum(map(_weight, todo))

@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-import platform
 from collections.abc import Mapping
 from dataclasses import replace
 from typing import TypeVar
-
-import torch
 
 from profiles.bench_request import BenchRequest
 from profiles.costs import CollectiveCost, CostTable, LayerCost, OverlapCost, Phase
@@ -22,6 +19,7 @@ from runtime.bench.points import (
     overlap_point,
 )
 from runtime.bench.samples import Summary, summarise
+from runtime.bench.subject import software_versions
 
 PHASES: tuple[Phase, ...] = ("forward", "backward", "input_gradient", "weight_gradient")
 
@@ -61,7 +59,7 @@ def table(
         matmul_flops_per_second=matmul,
         optimizer_seconds_per_parameter=optimizer,
         process_bytes=process_bytes,
-        software={"torch": torch.__version__, "python": platform.python_version()},
+        software=software_versions(),
         layers=tuple(layers),
         collectives=tuple(collectives),
         overlap=overlap,
@@ -139,18 +137,6 @@ def _overlap_cost(point: OverlapPoint, measured: Measured) -> OverlapCost:
         compute_slowdown=seconds["compute_beside"] / seconds["compute_alone"],
         collective_slowdown=seconds["messages_beside"] / seconds["messages_alone"],
         samples=len(measured.laps["compute_beside"]),
-    )
-
-
-def same_subject(known: CostTable, request: BenchRequest) -> bool:
-    """Tell whether an earlier table measured the same model on the same machine with as many ranks."""
-    return (
-        known.model == request.model
-        and known.machine == request.machine
-        and known.device == request.device
-        and known.concurrent_ranks == request.ranks
-        and known.cores == request.cores
-        and known.software.get("torch") == torch.__version__
     )
 
 

@@ -10,8 +10,8 @@ from planner import bench
 from planner.bench import BenchProgress, measure, tensor_parallel_degrees
 from profiles.cluster import ClusterSpec, DeviceSpec, LinkSpec
 from profiles.costs import CostTable
-from profiles.documents import read_document
-from profiles.errors import DependencyError, FieldError, RunError
+from profiles.documents import read_document, write_yaml
+from profiles.errors import ConfigError, DependencyError, FieldError, RunError
 from profiles.model import ModelSpec
 
 MODEL = ModelSpec(layers=2, hidden=32, heads=6, kv_heads=2, head_dim=8, ffn_hidden=96, vocab=64, seq_len=16)
@@ -59,6 +59,16 @@ def test_measure_returns_what_it_kept(machine: ClusterSpec, tmp_path: Path) -> N
 def test_a_degree_that_does_not_fit_is_refused_before_anything_starts(machine: ClusterSpec) -> None:
     with pytest.raises(FieldError, match="3 does not divide"):
         measure(MODEL, ranks=3, seconds=1.0, tensor_parallel=(3,), cluster=machine)
+
+
+def test_an_output_of_another_model_is_refused_in_one_line(machine: ClusterSpec, tmp_path: Path) -> None:
+    output = tmp_path / "costs.yaml"
+    table = CostTable(machine="here", device="a processor", model=MODEL, concurrent_ranks=7)
+    write_yaml(output, table)
+    with pytest.raises(ConfigError, match=r"^\S*costs.yaml: holds measurements of another") as caught:
+        measure(MODEL, ranks=2, seconds=1.0, cluster=machine, output=output)
+    assert "\n" not in str(caught.value)
+    assert read_document(output).read(CostTable) == table
 
 
 def test_a_failing_bench_shows_its_last_words(

@@ -132,6 +132,20 @@ def test_a_calibrated_table_is_not_mixed_with_fresh_measurements(
     assert "calibrated" in refused.stderr
 
 
+@pytest.mark.slow
+def test_under_torchrun_the_processes_are_the_ranks(request_path: Path, tmp_path: Path) -> None:
+    output = tmp_path / "costs.yaml"
+    torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
+    words = [*torchrun, *command(request_path, output)[1:]]
+    done = subprocess.run(words, capture_output=True, text=True, timeout=240, check=False)
+    assert done.returncode == 0, done.stderr
+    assert {cost.tp for cost in read_document(output).read(CostTable).layers} == {1, 2}
+    alone = [*torchrun[:-1], "--nproc-per-node=1", *command(request_path, tmp_path / "no.yaml")[1:]]
+    refused = subprocess.run(alone, capture_output=True, text=True, timeout=240, check=False)
+    assert refused.returncode != 0
+    assert "2 ranks" in refused.stderr
+
+
 def test_an_interrupt_leaves_no_process(request_path: Path, tmp_path: Path) -> None:
     process = subprocess.Popen(
         command(request_path, tmp_path / "costs.yaml"),
