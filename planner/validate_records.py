@@ -57,7 +57,8 @@ class Case:
     @property
     def contest(self) -> tuple[object, ...]:
         """What has to be equal for two layouts to compete with each other."""
-        name = (self.model.layers, self.model.hidden, self.model.heads, self.model.vocab, self.model.seq_len)
+        # The vocabulary stays out: it is padded differently for every tp.
+        name = (self.model.name, self.model.layers, self.model.hidden, self.model.heads, self.model.seq_len)
         return (
             self.source, self.gpu, name, self.layout.world_size, self.layout.global_batch,
             self.layout.precision, self.software.name,
