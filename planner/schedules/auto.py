@@ -31,7 +31,7 @@ Candidate = Callable[[], Schedule | None]
 
 _LARGE = 40_000  # actions above which candidates are compared on fewer microbatches
 _FINALISTS, _CLOSE = 2, 1.002  # how many of them are then compared in full, if within this of the best
-_SEARCHES = 4
+_SEARCHES, _STARTS, _MOST_TRIES = 12, 4, 4000
 EFFORT = 400_000  # actions simulated while improving, about a second
 
 
@@ -91,24 +91,29 @@ def auto(problem: Problem, *, effort: int = EFFORT) -> Schedule:
             " forward to backward; raise --memory-limit"
         )
     bound = problem.bound() * (1 + 1e-9)
-    best = _best(problem, bound)
-    tries = min(4000, effort // (_SEARCHES * sum(map(len, best.actions))))
+    starts = _best(problem, bound)
+    tries = min(_MOST_TRIES, effort // (_SEARCHES * sum(map(len, starts[0].actions))))
+    found = starts[:1]
     for seed in range(_SEARCHES if tries else 0):
-        best = improve(
-            best,
-            problem.times_of(best.placement),
-            limits=problem.limits(best.chunks),
-            tries=tries,
-            bound=bound,
-            seed=seed,
+        start = starts[seed % len(starts)]
+        found.append(
+            improve(
+                start,
+                problem.times_of(start.placement),
+                limits=problem.limits(start.chunks),
+                tries=tries,
+                bound=bound,
+                seed=seed,
+            )
         )
+    best = min(found, key=lambda schedule: score_of(simulate(schedule, problem.times_of(schedule.placement))))
     return replace(best, name="auto")
 
 
-def _best(problem: Problem, bound: float) -> Schedule:
-    """Return the best candidate; for large problems of those that are best with fewer microbatches."""
+def _best(problem: Problem, bound: float) -> list[Schedule]:
+    """Return the best candidates; for large problems of those that are best with fewer microbatches."""
     if 3 * problem.ranks * problem.microbatches * (problem.chunks or 1) <= _LARGE:
-        return _first(problem, _candidates(problem, thorough=True), bound)
+        return _ranked(problem, _candidates(problem, thorough=True), bound)
     small = replace(problem, microbatches=min(problem.microbatches, 2 * problem.ranks))
     small_bound = small.bound() * (1 + 1e-9)
     ranked = []
@@ -122,21 +127,27 @@ def _best(problem: Problem, bound: float) -> Schedule:
     close = ranked[0][0][0] * _CLOSE
     chosen = {index for score, index in ranked[:_FINALISTS] if score[0] <= close}
     finalists = [c for index, c in enumerate(_candidates(problem, thorough=False)) if index in chosen]
-    return _first(problem, iter(finalists), bound)
+    return _ranked(problem, iter(finalists), bound)
 
 
-def _first(problem: Problem, candidates: Iterator[Candidate], bound: float) -> Schedule:
-    """Return the best candidate, or the first that reaches `bound`."""
-    best, best_score = None, (float("inf"),) * 3
-    for candidate in candidates:
+def _ranked(problem: Problem, candidates: Iterator[Candidate], bound: float) -> list[Schedule]:
+    """Return the best candidates, best first; only the first that reaches `bound`, if one does."""
+    scored: list[tuple[tuple[float, float, float], int, Schedule]] = []
+    for index, candidate in enumerate(candidates):
         schedule = candidate()
         score = _score(problem, schedule)
-        if score is not None and score < best_score:
-            best, best_score = schedule, score
-        if best_score[0] <= bound:
-            break
-    assert best is not None  # naive holds one microbatch, which every limit allows
-    return best
+        if score is None or schedule is None:
+            continue
+        if score[0] <= bound:
+            return [schedule]
+        scored.append((score, index, schedule))
+    scored.sort(key=lambda entry: entry[:2])
+    best: list[Schedule] = []
+    for _, _, schedule in scored:
+        if all(schedule.actions != other.actions for other in best):
+            best.append(schedule)
+    assert best  # naive holds one microbatch, which every limit allows
+    return best[:_STARTS]
 
 
 def _score(problem: Problem, schedule: Schedule | None) -> tuple[float, float, float] | None:

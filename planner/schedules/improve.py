@@ -1,7 +1,7 @@
 """Improve a schedule by small changes to the order of its ranks.
 
-A step moves one action a little earlier or later on its rank, most often on a rank whose span is the longest,
-and keeps the change unless the schedule gets longer, no longer fits, or no longer finishes.
+A step moves one action a little earlier or later on its rank, most often on a rank whose span is the longest.
+The change is kept unless the schedule gets longer (a little is allowed at first), does not fit, or deadlocks.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ from planner.schedules.times import StageTimes
 
 _F, _W = Kind.F, Kind.W
 _FAR = 6  # how far one step may move an action
+_SLACK = 0.15  # how much longer than the best a schedule on the way may be
 
 
 def improve(
@@ -35,10 +36,11 @@ def improve(
     No rank holds more than `limits[rank]` stage activations. Stops early when the cycle reaches `bound`.
     """
     chance = random.Random(seed)  # noqa: S311 (a search, not a secret)
+    best = schedule
     timeline = simulate(schedule, times)
-    score = score_of(timeline)
-    for _ in range(tries):
-        if score[0] <= bound:
+    score = best_score = score_of(timeline)
+    for step in range(tries):
+        if best_score[0] <= bound:
             break
         rank = _pick_rank(timeline, chance)
         row = _moved(schedule.actions[rank], chance)
@@ -51,9 +53,13 @@ def improve(
         except ScheduleRefused:
             continue
         score_changed = score_of(timeline_changed)
-        if score_changed <= score:
+        # A little worse is taken at times, ever more seldom, to get out of dead ends.
+        slack = best_score[0] * _SLACK * (1 - step / tries) * chance.random() ** 3
+        if score_changed <= score or score_changed[0] <= best_score[0] + slack:
             schedule, timeline, score = changed, timeline_changed, score_changed
-    return schedule
+            if score < best_score:
+                best, best_score = schedule, score
+    return best
 
 
 def score_of(timeline: Timeline) -> tuple[float, float, float]:
