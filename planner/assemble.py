@@ -8,13 +8,14 @@ from dataclasses import replace
 
 import numpy as np
 
-from planner.columns import choice_columns, mode_times
+from planner.bounds import depth
+from planner.columns import LayoutColumns, choice_columns, mode_times
 from planner.costs import stage_layers
 from planner.frontier import Candidate
 from planner.layout import Layout, Recompute
 from planner.mixed import ends_of, most_layers
 from planner.partition import balance, spread
-from planner.rank_bounds import Pricing
+from planner.rank_bounds import Pricing, fits, rank_bytes
 from planner.schedules.action import loop_placement, v_placement
 from planner.schedules.families import find_family
 from planner.space import RECOMPUTES, Space
@@ -73,6 +74,44 @@ def even_split(layers: int, block: float, extra: Sequence[float]) -> tuple[int, 
         counts[rank] = count + 1
         heapq.heappush(order, (count + 1, place, rank))
     return tuple(counts)
+
+
+def may_fit(pricing: Pricing, layout: Layout) -> bool:
+    """Whether every rank may fit its device, now that its layers are known; cheaper than a price."""
+    placement = placement_of(layout)
+    layers = stage_layers(pricing.model, layout)
+    ranks = np.arange(layout.pp)
+    ones = np.ones(layout.pp, dtype=np.int64)
+    columns = LayoutColumns(
+        tp=ones * layout.tp,
+        pp=ones * layout.pp,
+        dp=ones * layout.dp,
+        microbatch=ones * layout.microbatch,
+        sequence_parallel=ones * layout.sequence_parallel > 0,
+        zero=ones * layout.zero,
+        rank_order=ones * 0,
+        orders=(layout.rank_order,),
+        precision=layout.precision,
+    )
+    held = np.bincount(placement, weights=layers, minlength=layout.pp)
+    # Where a rank recomputes some of its stages only, the leaner way is counted for all of them.
+    modes = np.array(["none"] * layout.pp, dtype="<U9")
+    for stage, rank in enumerate(placement):
+        if layers[stage]:
+            modes[rank] = max(str(modes[rank]), layout.recompute_of(stage), key=LEAN.index)
+    in_flight = depth(
+        layout.schedule,
+        rank=ranks,
+        pp=columns.pp,
+        chunks=ones * layout.chunks,
+        microbatches=ones * layout.microbatches,
+    )
+    first, last = (ranks == placement[0]) * 1.0, (ranks == placement[-1]) * 1.0
+    total = rank_bytes(pricing, columns, modes).total(layers=held, depth=in_flight, first=first, last=last)
+    return bool(fits(pricing, total).all())
+
+
+LEAN = ("none", "selective", "full")  # ever less kept
 
 
 def _mixed(

@@ -22,7 +22,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from planner.bounds import Loads, depth, loads, pipeline_bound
-from planner.columns import LayerTimes, Seconds, choice_columns, layer_times
+from planner.columns import LayerTimes, LayoutColumns, Seconds, choice_columns, layer_times
 from planner.expect import pipeline_expectation
 from planner.mixed import mixed_bounds
 from planner.rank_bounds import Pricing, after_pipeline, fits, memory_bound
@@ -248,43 +248,63 @@ def variant_bounds(
     load: Loads,
 ) -> tuple[Seconds, Seconds, NDArray[np.bool_]]:
     """Return the least step seconds of `variants`, what is expected, and whether each may fit its device."""
-    bounds = np.empty(len(variants))
-    expected = np.empty(len(variants))
-    possible = np.empty(len(variants), dtype=bool)
+    bounds = np.full(len(variants), np.inf)
+    expected = np.full(len(variants), np.inf)
+    possible = np.zeros(len(variants), dtype=bool)
     columns = choice_columns(space, choices)
+    microbatches = space.skeletons.microbatches[choices.skeleton]
     for number, name in enumerate(space.schedules):
         own = np.flatnonzero(variants.schedule == number)
+        some = _take_variants(variants, own)
+        own = own[
+            _may_fit(pricing, columns, choices, name, variants=some, load=load, microbatches=microbatches)
+        ]
+        possible[own] = True
         rows, chunks = variants.choice[own], variants.chunks[own]
         picked = replace(columns.take(rows), zero=variants.zero[own])
-        m = space.skeletons.microbatches[choices.skeleton[rows]]
-        own_times, own_load = times.take(rows), load.take(rows)
+        m, own_times, own_load = microbatches[rows], times.take(rows), load.take(rows)
         family = find_family(name)
         whole = family.placement == "loop" and not family.split
         if family.placement != "loop":
-            nothing = np.zeros_like(m)
-            own_load = replace(own_load, first_layers=nothing, last_layers=nothing)
-        line = pipeline_bound(
-            name, pp=picked.pp, chunks=chunks, microbatches=m, times=own_times, load=own_load
-        )
+            own_load = _without_ends(own_load)
+        shared: dict[str, Any] = {"pp": picked.pp, "chunks": chunks, "microbatches": m}
+        shared |= {"times": own_times, "load": own_load}
+        line = pipeline_bound(name, **shared)
+        likely = pipeline_expectation(name, layers=space.model.layers, **shared)
         after = after_pipeline(pricing, picked, own_times, own_load, first_ends_last=whole)
-        likely = pipeline_expectation(
-            name,
-            pp=picked.pp,
-            chunks=chunks,
-            microbatches=m,
-            layers=space.model.layers,
-            times=own_times,
-            load=own_load,
-        )
         bounds[own] = line + after
         expected[own] = np.maximum(line, likely) + after
-        depths = (
-            depth(name, rank=np.zeros_like(m), pp=picked.pp, chunks=chunks, microbatches=m),
-            depth(name, rank=picked.pp - 1, pp=picked.pp, chunks=chunks, microbatches=m),
-        )
-        peak = memory_bound(pricing, picked, depths, LEANEST[choices.recompute[rows]], own_load)
-        possible[own] = fits(pricing, peak)
     return bounds, expected, possible
+
+
+def _may_fit(
+    pricing: Pricing,
+    columns: LayoutColumns,
+    choices: Choices,
+    name: str,
+    *,
+    variants: Variants,
+    load: Loads,
+    microbatches: Column,
+) -> NDArray[np.bool_]:
+    """Whether variants of one schedule may fit their device."""
+    rows, chunks = variants.choice, variants.chunks
+    picked = replace(columns.take(rows), zero=variants.zero)
+    own_load = load.take(rows)
+    if find_family(name).placement != "loop":
+        own_load = _without_ends(own_load)
+    m = microbatches[rows]
+    depths = (
+        depth(name, rank=np.zeros_like(m), pp=picked.pp, chunks=chunks, microbatches=m),
+        depth(name, rank=picked.pp - 1, pp=picked.pp, chunks=chunks, microbatches=m),
+    )
+    return fits(pricing, memory_bound(pricing, picked, depths, LEANEST[choices.recompute[rows]], own_load))
+
+
+def _without_ends(load: Loads) -> Loads:
+    """Both ends lie on one rank of a V, which may then hold next to no layers."""
+    nothing = np.zeros_like(load.base)
+    return replace(load, first_layers=nothing, last_layers=nothing)
 
 
 def _take_variants(variants: Variants, rows: Column) -> Variants:

@@ -18,7 +18,7 @@ from planner.rank_bounds import Pricing, rank_bytes
 from planner.schedules.families import find_family
 from planner.space import RECOMPUTES, Choices, Column, Space, Variants
 
-STEPS = 24  # halvings of the slowest rank's time
+STEPS = 12  # halvings of the slowest rank's time, always from below
 
 
 def ends_of(name: str, pp: Column) -> tuple[Seconds, Seconds, NDArray[np.bool_]]:
@@ -47,10 +47,8 @@ def most_layers(
     )
     result = []
     for mode in RECOMPUTES:
-        none, one = (
-            rank_bytes(pricing, wide, layers=layers, depth=held, recompute=mode, first=first, last=last)
-            for layers in (0.0, 1.0)
-        )
+        parts = rank_bytes(pricing, wide, mode)
+        none, one = (parts.total(layers=n, depth=held, first=first, last=last) for n in (0.0, 1.0))
         room = _capacity(pricing) - none
         result.append(np.where(room < 0, -1.0, np.floor(room / np.maximum(one - none, 1e-9))))
     return np.stack(result)
@@ -79,7 +77,7 @@ def mixed_bounds(
     microbatches = space.skeletons.microbatches[picked.skeleton]
     times = mode_times(space, picked, pricing.software, pricing.costs, range(len(RECOMPUTES)))
     layers = space.model.layers
-    for schedule in np.unique(variants.schedule).tolist():
+    for schedule in sorted(set(variants.schedule.tolist())):
         own = np.flatnonzero(variants.schedule == schedule)
         name, some = space.schedules[schedule], columns.take(own)
         m = microbatches[own]

@@ -8,7 +8,8 @@ for n layers is a table of its own, `seconds[rank, n]`, infinite where n layers 
     n = 3    E+3b         3b         3b       3b+H     ← equal split: rank 3 is slowest
     choose      3          3          3          2     …one layer less where the head is
 
-The dynamic programme goes over the ranks:  best(r, n) = min over k of max(best(r − 1, n − k), seconds[r, k]).
+The dynamic programme goes over the ranks (where more layers never take less time, the least slowest rank is
+found by halving instead):  best(r, n) = min over k of max(best(r − 1, n − k), seconds[r, k]).
 Among splits with the same slowest rank the second pass takes the least total time (the least recomputation),
 then the most even one.
 """
@@ -30,7 +31,7 @@ def balance(seconds: Seconds, layers: int) -> tuple[int, ...] | None:
         seconds: [ranks, layers + 1], the time of rank r with n layers; infinite where that does not fit.
         layers: how many to place.
     """
-    slowest = _least_slowest(seconds, layers)
+    slowest = _least_threshold(seconds, layers) if _monotone(seconds) else _least_slowest(seconds, layers)
     if not np.isfinite(slowest):
         return None
     allowed = np.where(seconds <= slowest * (1 + 1e-12), seconds, np.inf)
@@ -40,7 +41,29 @@ def balance(seconds: Seconds, layers: int) -> tuple[int, ...] | None:
     return _least_total(allowed + evenness, layers)
 
 
-def _sums(best: Seconds, layers: int) -> NDArray[np.int64]:
+def _monotone(seconds: Seconds) -> bool:
+    """Whether more layers never take less time, on any rank."""
+    return bool((seconds[:, 1:] >= seconds[:, :-1]).all())
+
+
+def _least_threshold(seconds: Seconds, layers: int) -> float:
+    """Return the least time within which the ranks together hold all layers, by halving the sorted times."""
+    times = np.unique(seconds[np.isfinite(seconds)], return_counts=True)[0]
+
+    def enough(time: float) -> bool:
+        most = (seconds <= time).sum(axis=1) - 1
+        return bool(most.min() >= 0 and most.sum() >= layers)
+
+    if not len(times) or not enough(float(times[-1])):
+        return float("inf")
+    low, high = 0, len(times) - 1
+    while low < high:
+        middle = (low + high) // 2
+        low, high = (low, middle) if enough(float(times[middle])) else (middle + 1, high)
+    return float(times[low])
+
+
+def _sums(layers: int) -> NDArray[np.int64]:
     """Indices [n, k] of n − k, with n − k < 0 sent to the sentinel at layers + 1."""
     n = np.arange(layers + 1)
     rest = n[:, None] - n[None, :]
@@ -48,7 +71,7 @@ def _sums(best: Seconds, layers: int) -> NDArray[np.int64]:
 
 
 def _least_slowest(seconds: Seconds, layers: int) -> float:
-    rest = _sums(seconds, layers)
+    rest = _sums(layers)
     best = np.append(seconds[0], np.inf)
     for row in seconds[1:]:
         best = np.append(np.maximum(best[rest], row[None, :]).min(axis=1), np.inf)
@@ -56,7 +79,7 @@ def _least_slowest(seconds: Seconds, layers: int) -> float:
 
 
 def _least_total(seconds: Seconds, layers: int) -> tuple[int, ...]:
-    rest = _sums(seconds, layers)
+    rest = _sums(layers)
     best = np.append(seconds[0], np.inf)
     choices = []
     for row in seconds[1:]:

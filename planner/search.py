@@ -13,7 +13,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from planner.assemble import assemble
+from planner.assemble import assemble, may_fit
 from planner.costs import MODERN, Software, price
 from planner.frontier import Frontier
 from planner.layout import Layout
@@ -30,7 +30,7 @@ from profiles.costs import CostTable
 from profiles.errors import ConfigError, InfeasibleError
 from profiles.model import ModelSpec
 
-EFFORT = 100_000  # simulated actions, about half a second
+EFFORT = 60_000  # simulated actions, about a third of a second
 OVERHEAD = 1_000  # of one price, in simulated actions
 
 
@@ -142,6 +142,9 @@ class _Contest:
             if layout in seen:
                 continue
             seen.add(layout)
+            if not may_fit(self.frontier.pricing, layout):
+                self.frontier.infeasible["memory"] += 1
+                continue
             self._price(layout)
             spent += OVERHEAD + actions(layout)
             enough = spent > self.effort and self.ranked

@@ -185,7 +185,7 @@ class Space:
                 for schedule in self._schedules(pp)
                 for zero in (self.zeros if data else alone)
             ]
-            for pp in np.unique(self.skeletons.pp).tolist()
+            for pp in sorted(set(self.skeletons.pp.tolist()))
             for data in (0, 1)
         }
 

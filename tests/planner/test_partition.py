@@ -34,6 +34,22 @@ def test_slowest_rank_and_total_are_those_of_brute_force(data: st.DataObject) ->
         assert found is not None and costs[found] == best
 
 
+@settings(max_examples=60, deadline=None)
+@given(st.data())
+def test_halving_finds_what_the_programme_finds(data: st.DataObject) -> None:
+    ranks, layers = data.draw(st.integers(1, 4)), data.draw(st.integers(1, 7))
+    cell = st.one_of(st.integers(1, 9).map(float), st.just(np.inf))
+    rows = [sorted(data.draw(cell) for _ in range(layers + 1)) for _ in range(ranks)]
+    seconds = np.array(rows)
+    best = min(max(seconds[r, n] for r, n in enumerate(split)) for split in every_split(layers, ranks))
+    found = balance(seconds, layers)
+    if np.isinf(best):
+        assert found is None
+    else:
+        assert found is not None
+        assert max(seconds[r, n] for r, n in enumerate(found)) == best
+
+
 def test_heavy_ends_get_fewer_layers() -> None:
     n = np.arange(13.0)
     seconds = np.stack([n, n, n, n + 2.0])

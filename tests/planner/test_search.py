@@ -9,6 +9,7 @@ from planner.assemble import assemble
 from planner.columns import layer_times
 from planner.costs import MODERN, price
 from planner.frontier import Candidate, Frontier
+from planner.layout import Layout
 from planner.pins import Pins
 from planner.rank_bounds import Pricing
 from planner.search import search
@@ -93,6 +94,34 @@ def test_bounds_are_never_above_the_price(model: str, cluster: str, devices: int
             break
     assert checked > 30
     assert pricing.cluster.device.memory_bytes < 2**50
+
+
+def test_selective_recomputation_gains_nothing_beside_flash_attention() -> None:
+    # So the search leaves it out unless it is pinned.
+    model, cluster = model_preset("gpt3-22b"), cluster_preset("selene").with_nodes(1)
+    none, selective = (
+        price(model, cluster, Layout(tp=8, global_batch=4, microbatch=4, recompute=mode))
+        for mode in ("none", "selective")
+    )
+    assert selective.memory.peak_bytes >= none.memory.peak_bytes
+    assert selective.step_seconds >= none.step_seconds
+    found = search(
+        model, cluster, devices=8, global_batch=4, pins={"recompute": "selective", "tp": 8, "dp": 1}, top=1
+    )
+    assert found.best.layout.recompute == "selective"
+
+
+def test_per_stage_recomputation_beats_recomputing_everywhere(two_nodes: ClusterSpec) -> None:
+    # Under 1F1B only the first ranks are short of memory.
+    model = model_preset("gpt3-3.6b")
+    device = two_nodes.device.model_copy(update={"memory_bytes": 28 * 2**30})
+    cluster = two_nodes.model_copy(update={"device": device})
+    pins = {"pp": 4, "tp": 1, "schedule": "1f1b", "microbatch": 4}
+    found = search(model, cluster, devices=4, global_batch=64, pins=pins, top=20, effort=10**7)
+    mixed = [plan for plan in found.plans if not isinstance(plan.layout.recompute, str)]
+    full = search(model, cluster, devices=4, global_batch=64, pins=pins | {"recompute": "full"}, top=1)
+    assert mixed and found.best in mixed
+    assert found.best.estimate.step_seconds < full.best.estimate.step_seconds
 
 
 def test_every_plan_fits_and_honours_pins_batch_and_devices(
