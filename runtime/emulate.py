@@ -18,7 +18,7 @@ import torch.distributed as dist
 
 from planner.emulation import EmulatedCell, Emulation, EmulationRequest, RankCycle
 from planner.layout import Layout
-from planner.schedules import LoweredAction, Schedule, parse_schedule, simulate
+from planner.schedules import LoweredAction, Schedule, StageTimes, parse_schedule, simulate
 from profiles.documents import read_document, write_yaml
 from profiles.errors import CuboidError
 from runtime.bench.ranks import Place, run_ranks
@@ -31,9 +31,10 @@ from runtime.emulated import (
     wait_precisely,
 )
 from runtime.executor import Executor, StepData
-from runtime.mesh import build_mesh, local_device
+from runtime.mesh import Mesh, build_mesh, local_device
 from runtime.pipeline import message_edges, proved
 from runtime.recorder import Recorder, Span
+from runtime.transport import Transport
 
 SHAPE = (1, 16)
 WARM_RUNS = 1
@@ -57,14 +58,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _rank(place: Place, request: EmulationRequest, schedule: Schedule, output: Path) -> None:
     """Run one rank; the first writes the result."""
-    runs = run_emulated(schedule, request, repeats=request.repeats)
+    runs = run_emulated(schedule, request)
     gathered: list[list[list[Span]] | None] = [None] * place.ranks
     dist.all_gather_object(gathered, runs)
     if place.rank == 0:
         write_yaml(output, summary(request, schedule, [spans for spans in gathered if spans is not None]))
 
 
-def run_emulated(schedule: Schedule, request: EmulationRequest, *, repeats: int) -> list[list[Span]]:
+def run_emulated(schedule: Schedule, request: EmulationRequest) -> list[list[Span]]:
     """Run `schedule` on this rank, in step with all others; return the compute spans of every repeat."""
     wait_precisely()
     lowered, times, rank = proved(schedule), request.times, dist.get_rank()
@@ -73,11 +74,12 @@ def run_emulated(schedule: Schedule, request: EmulationRequest, *, repeats: int)
         layout, placement=schedule.placement, device=local_device(0), edges=message_edges(lowered)
     )
     recorder = Recorder()
+    stages = {stage: EmulatedStage(times, stage, SHAPE, recorder.ready) for stage in schedule.stages_of(rank)}
     executor = Executor(
-        stages={stage: EmulatedStage(times, stage, SHAPE) for stage in schedule.stages_of(rank)},
+        stages=stages,
         lowered=lowered,
         rank=rank,
-        transport=EmulatedTransport(mesh, times, shape=SHAPE, unclaimed=4 * schedule.stages),
+        transport=_transport(mesh, times, 4 * schedule.stages),
         reducer=NoReduction(),
         recorder=recorder,
         updates=EmulatedUpdates(times),
@@ -85,12 +87,19 @@ def run_emulated(schedule: Schedule, request: EmulationRequest, *, repeats: int)
     tokens = torch.zeros((schedule.microbatches, *SHAPE), dtype=torch.float64)
     data = StepData(tokens=tokens, targets=tokens, valid_tokens=1)
     runs = []
-    for step in range(WARM_RUNS + repeats):
+    for step in range(WARM_RUNS + request.repeats):
         recorder.begin_step(step)
         barrier(mesh)
         executor.step(data)
         runs.append([s for s in recorder.spans if _computes(s)])
     return runs[WARM_RUNS:]
+
+
+def _transport(mesh: Mesh, times: StageTimes, unclaimed: int) -> Transport:
+    """Return what delivers messages as fast as it can, or as late as the interconnect would."""
+    if times.latency or any(times.wire):
+        return EmulatedTransport(mesh, times, shape=SHAPE, unclaimed=unclaimed)
+    return Transport(mesh, shape=SHAPE, dtype=torch.float64, unclaimed=unclaimed)
 
 
 def _computes(span: Span) -> bool:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import ctypes
 import sys
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -44,25 +45,38 @@ def wait_until(moment: float) -> None:
 class _Timed(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, inputs: Tensor, stage: EmulatedStage) -> Tensor:
-        ctx.stage = stage
-        wait_until(time.perf_counter() + stage.forward_seconds)
-        return inputs.new_zeros(()) if stage.last else inputs + 0.0
+        began, ctx.stage = stage.clock(), stage
+        result = inputs.new_zeros(()) if stage.last else inputs + 0.0
+        wait_until(began + stage.forward_seconds)
+        return result
 
     @staticmethod
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None]:
-        began, stage = time.perf_counter(), ctx.stage
+        stage = ctx.stage
+        began, result = stage.clock(), gradient.expand(stage.shape).clone()
         if stage.deferred.active:
-            stage.deferred.add(lambda: wait_until(time.perf_counter() + stage.weight_seconds))
+            stage.deferred.add(lambda: wait_until(stage.clock() + stage.weight_seconds))
             wait_until(began + stage.input_seconds)
         else:
             wait_until(began + stage.backward_seconds)
-        return gradient.expand(stage.shape).clone(), None
+        return result, None
 
 
 class EmulatedStage:
-    """One stage of a pipeline that takes `times` and computes nothing."""
+    """One stage of a pipeline that takes `times` and computes nothing.
 
-    def __init__(self, times: StageTimes, stage: int, shape: tuple[int, ...]) -> None:
+    `clock` says when the running cell began. With `Recorder.ready` what the host does inside a cell goes on
+    beside the emulated device, as beside a real one; by default a cell begins when the stage is called.
+    """
+
+    def __init__(
+        self,
+        times: StageTimes,
+        stage: int,
+        shape: tuple[int, ...],
+        clock: Callable[[], float] = time.perf_counter,
+    ) -> None:
+        self.clock = clock
         self.deferred = DeferredGradients()
         self.forward_seconds = times.forward[stage]
         self.backward_seconds = times.backward[stage]

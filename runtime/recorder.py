@@ -54,6 +54,10 @@ class Recorder:
         self._ready = self._clock()
         self.waiting = False
 
+    def ready(self) -> float:
+        """Return when the running cell had what it waited for."""
+        return self._ready
+
     def end(self) -> None:
         """Leave the cell."""
         self.spans.append(Span(self.current, self.since, self._ready, self._clock()))
