@@ -108,6 +108,7 @@ def _run(
     request: Path, output: Path, *, fresh: bool, progress: Callable[[BenchProgress], None] | None
 ) -> None:
     words = [sys.executable, "-m", "runtime.bench", "--request", str(request), "--output", str(output)]
+    words += ["--parent", str(os.getpid())]
     if fresh:
         words.append("--fresh")
     process = subprocess.Popen(

@@ -9,6 +9,7 @@ from __future__ import annotations
 import argparse
 import os
 import sys
+import threading
 import time
 from pathlib import Path
 
@@ -18,6 +19,8 @@ from profiles.documents import read_document
 from profiles.errors import ConfigError, CuboidError
 from runtime.bench.subject import check_subject
 
+PARENT_POLL_SECONDS = 1.0
+
 
 def main() -> int:
     """Measure, and return the exit code."""
@@ -26,7 +29,10 @@ def main() -> int:
     parser.add_argument("--request", type=Path, required=True, help="what to measure (YAML)")
     parser.add_argument("--output", type=Path, required=True, help="where the cost table goes")
     parser.add_argument("--fresh", action="store_true", help="measure anew instead of going on")
+    parser.add_argument("--parent", type=int, help="end when this process is no longer our parent")
     options = parser.parse_args()
+    if options.parent is not None:
+        threading.Thread(target=_end_with, args=(options.parent,), daemon=True).start()
     try:
         request = read_document(options.request).read(BenchRequest)
         known = None if options.fresh else _known(options.output)
@@ -39,6 +45,13 @@ def main() -> int:
     except CuboidError as error:
         sys.stderr.write(f"bench: {error}\n")
         return error.exit_code
+
+
+def _end_with(parent: int) -> None:
+    """Leave soon after the parent is gone, however it went; the ranks follow us in the same way."""
+    while os.getppid() == parent:
+        time.sleep(PARENT_POLL_SECONDS)
+    os._exit(1)
 
 
 def _known(path: Path) -> CostTable | None:

@@ -165,6 +165,26 @@ def test_an_interrupt_leaves_no_process(request_path: Path, tmp_path: Path) -> N
     assert not psutil.wait_procs(ranks, timeout=5)[1]
 
 
+def test_the_bench_ends_with_the_process_that_asked_for_it(tmp_path: Path) -> None:
+    """However that process goes: here it is killed, and can clean up nothing."""
+    write_yaml(tmp_path / "request.yaml", BenchRequest(**(FIELDS | {"seconds": 600.0})))
+    words = command(tmp_path / "request.yaml", tmp_path / "costs.yaml")
+    asking = (
+        "import os, subprocess, sys, time\n"
+        f"child = subprocess.Popen({words!r} + ['--parent', str(os.getpid())], start_new_session=True)\n"
+        "print(child.pid, flush=True)\ntime.sleep(600)\n"
+    )
+    process = subprocess.Popen(
+        [sys.executable, "-c", asking], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
+    )
+    assert process.stdout is not None
+    bench = psutil.Process(int(process.stdout.readline()))
+    process.kill()
+    process.wait()
+    process.stdout.close()
+    assert not psutil.wait_procs([bench], timeout=60)[1]
+
+
 def test_ranks_end_when_their_parent_is_killed(request_path: Path, tmp_path: Path) -> None:
     process = subprocess.Popen(
         command(request_path, tmp_path / "costs.yaml"),
