@@ -67,6 +67,8 @@ class Estimate(Record):
     mfu: NonNegativeFloat | None = None
     hfu: NonNegativeFloat | None = None
     fits: bool = True
+    step_seconds_low: NonNegativeFloat | None = None  # 80 % of similar published runs lie between these two
+    step_seconds_high: NonNegativeFloat | None = None
     bubble_fraction: NonNegativeFloat = 0.0
     time: TimeBreakdown
     memory: Memory

@@ -48,7 +48,8 @@ def show(plan: Plan, result: Estimate) -> None:
         f" {layout.microbatches} microbatches of {layout.microbatch}"
     )
     out.print(
-        f"step [bold]{format_seconds(result.step_seconds)}[/bold] · {format_count(result.tokens_per_second)}"
+        f"step [bold]{format_seconds(result.step_seconds)}[/bold]{_interval(result)}"
+        f" · {format_count(result.tokens_per_second)}"
         f" tokens/s · {format_count(result.model_flops_per_device, 'FLOP/s')} per device"
         + (f" · MFU {result.mfu:.1%}" if result.mfu is not None else "")
         + f" · bubble {result.bubble_fraction:.1%}"
@@ -77,3 +78,9 @@ def show(plan: Plan, result: Estimate) -> None:
         out.print(f"[dim]{name}: {origin}[/dim]")
     for note in result.notes:
         out.print(f"note: {note}")
+
+
+def _interval(result: Estimate) -> str:
+    if result.step_seconds_low is None or result.step_seconds_high is None:
+        return ""
+    return f" ({format_seconds(result.step_seconds_low)} to {format_seconds(result.step_seconds_high)})"

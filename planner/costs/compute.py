@@ -22,17 +22,14 @@ ELEMENT_BYTES: dict[Precision, int] = {"fp64": 8, "fp32": 4, "tf32": 4, "fp16": 
 # Fitted to 183 products measured on an A100 (mean error 3 %, SimuMax@4dcaae5 configs/system/a100_pcie.json).
 TILES = ((256, 128, 1.0), (128, 128, 0.96), (128, 64, 0.74), (64, 64, 0.69))
 SPLITS = (1, 2, 4)  # a deep product may be split along k and summed
-PROLOGUE_DEPTH = 132.0  # filling and draining a tile's pipeline, in steps of k (same fit)
+PROLOGUE_DEPTH = 164  # filling and draining a tile in steps of k (132 alone, 164 with published runs)
 WEIGHT_GRADIENT_FACTOR = 1.05  # a product with both operands transposed, accumulating in fp32 (same fit)
-KERNEL_SECONDS = 2.5e-6  # shortest time of one kernel on the device (same fit)
-RANDOM_BYTES = 2.23  # drawing one random number costs as much as this traffic
-# Cross-entropy from separate kernels: traffic per logit beyond reading it, in the forward and the backward.
-LOSS_FORWARD_BYTES = 6.9
-LOSS_BACKWARD_BYTES = 16.0
-HOST_JITTER = 0.064  # growth of the slowest host's time with the ranks that wait for each other
+KERNEL_SECONDS = 2.06e-06  # shortest time of one kernel on the device (same fit, with published runs)
+RANDOM_BYTES = 3.6  # drawing one random number costs as much as this traffic
+HOST_JITTER = 0.068  # growth of the slowest host's time with the ranks that wait for each other
 SOFTMAX_GROUP = 4
 ALIGNED = 8  # elements; other widths cannot use the tensor cores' wide loads
-MISALIGNED_FACTOR = 1.68
+MISALIGNED_FACTOR = 1.75
 MISALIGNED_BATCH_FACTOR = 6.0  # of strided products, which then leave the tensor cores
 CHECKPOINT_LAUNCHES = 3.38  # saving and restoring random states around a recomputed block
 # Flash attention: tiles of 128 rows fill the multiprocessors only gradually (24 kernels in the same file).
@@ -40,7 +37,7 @@ FLASH_ROWS = 128
 FLASH_FILL_FORWARD = 1.1
 FLASH_FILL_BACKWARD = 0.6
 # Rate of the backward kernel relative to the forward one: 0.86 in the same file, less in the runs of 2023.
-FLASH_BACKWARD_FACTOR = 0.574
+FLASH_BACKWARD_FACTOR = 0.615
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -337,8 +334,8 @@ def head_times(model: ModelSpec, device: DeviceSpec, software: Software, part: S
             _stream(
                 "cross-entropy",
                 device,
-                (e + LOSS_FORWARD_BYTES) * logits,
-                (e + LOSS_BACKWARD_BYTES) * logits,
+                (e + software.loss_bytes * 2 / 3) * logits,
+                (e + software.loss_bytes / 3) * logits,
                 launches=4,
             ),
         ),

@@ -12,6 +12,7 @@ import numpy as np
 from planner.costs import memory, pipeline
 from planner.costs.compute import ELEMENT_BYTES, Slice, optimizer_seconds, peak_flops
 from planner.costs.flops import block_flops, model_flops
+from planner.costs.interval import interval
 from planner.costs.pipeline import Pipeline
 from planner.costs.rates import (
     Phases,
@@ -130,8 +131,12 @@ def assess(
     if memory.tight(cluster.device, usage.peak_bytes):
         full = usage.peak_bytes / cluster.device.memory_bytes
         notes.append(f"memory is {full:.0%} full: fragmentation may exhaust it")
+    spread = interval(cluster, software, measured=table is not None)
+    low, high = spread.seconds(step)
     estimate = Estimate(
         step_seconds=step,
+        step_seconds_low=low,
+        step_seconds_high=high,
         tokens_per_second=layout.global_batch * model.seq_len / step,
         model_flops_per_device=flops / step,
         mfu=flops / step / peak,
@@ -145,6 +150,7 @@ def assess(
             "pipeline": "simulated schedule" if line.simulated else "closed form",
             "memory": f"counted tensor by tensor, {software.name} code",
             "software": software.source,
+            "interval": f"{spread.source} ({spread.runs} runs)" if spread.runs else spread.source,
         },
         notes=tuple(notes),
     )

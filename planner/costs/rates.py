@@ -21,14 +21,14 @@ from profiles.cluster import ClusterSpec, Precision
 from profiles.costs import Collective, CostTable
 from profiles.model import ModelSpec
 
-HOST_BLEND = 3.74
+HOST_BLEND = 3.38
 # All-reduces of one block and direction. With sequence parallelism each becomes a reduce-scatter and an
 # all-gather of the same volume; the backward's third gather runs beside the input gradient (Korthikanti et
 # al. 2022, arXiv 2205.05198, §4.2.2).
 TP_COLLECTIVES = 2
 # What a collective takes from the compute beside it; fitted to published FSDP runs (a lone pair of kernels:
 # 0.126, Hetu-Galvatron@cea12ff hardware profile).
-OVERLAP_SLOWDOWN = 0.4
+OVERLAP_SLOWDOWN = 0.45
 
 
 class Degrees(Protocol):

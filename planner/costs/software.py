@@ -27,6 +27,7 @@ class Software:
         scatter_bytes: size of one gradient element in the per-microbatch scatter of ZeRO-2 and 3.
         zero_group: over how many ranks ZeRO-1 shards; null: all of dp.
         single_rail: gathers parameter by parameter and so reaches one port's bandwidth.
+        loss_bytes: memory traffic of the cross-entropy per logit, beside reading it once in each direction.
         logit_bytes: size of one element of the softmax that the loss keeps, and of its gradient.
         accumulate_bytes: memory traffic of adding one weight's gradient to the sum over microbatches.
         buffer_bytes: flat copies of gradients for communication, per parameter and not sharded.
@@ -47,6 +48,7 @@ class Software:
     scatter_bytes: int = 2
     single_rail: bool = False
     logit_bytes: int = 4
+    loss_bytes: float = 20.0
     accumulate_bytes: float = 0.0
     buffer_bytes: int = 0
     fused_mlp: bool = False
@@ -57,9 +59,10 @@ class Software:
 
 MODERN = Software(
     name="modern",
+    loss_bytes=7.39,
     accumulate_bytes=8.0,
-    gap_seconds=9.99e-06,
-    elementwise_traffic=1.25,
+    gap_seconds=1e-05,
+    elementwise_traffic=2,
     source="flash attention, fp32 gradient accumulation, partly fused element-wise kernels",
 )
 COMPILED = Software(
@@ -72,21 +75,23 @@ COMPILED = Software(
 )
 SHARDED = Software(
     name="sharded",
+    loss_bytes=33.2,
     logit_bytes=2,
-    gap_seconds=1.03e-05,
-    elementwise_traffic=2.75,
+    gap_seconds=1.18e-05,
+    elementwise_traffic=3,
     gradient_bytes=2,
     reduce_bytes=2,
     source="PyTorch FSDP: flash attention, eager element-wise kernels",
 )
 MATERIALISED = Software(
     name="materialised",
+    loss_bytes=47.7,
     accumulate_bytes=6.0,
     flash_attention=False,
     gradient_bytes=2,
     reduce_bytes=2,
     dropout=True,
-    host_factor=11.8,
-    gap_seconds=2.28e-06,
+    host_factor=11.6,
+    gap_seconds=1.91e-06,
     source="2021 to mid-2022 (Megatron-LM, DeepSpeed): attention scores materialised, fused softmax, dropout",
 )

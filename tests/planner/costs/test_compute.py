@@ -73,7 +73,7 @@ def test_columns_of_layouts_have_the_times_of_single_layouts(gpt: ModelSpec) -> 
 
 
 def test_a_block_of_the_22b_model_takes_what_was_published(gpt: ModelSpec) -> None:
-    """Korthikanti et al. 2022, table 4: 7.7 ms forward, 11.9 ms backward, of which 1.7 ms each is tp traffic."""
+    """Korthikanti et al. 2022, table 4: 7.7 ms forward, 11.9 ms backward; 1.7 ms of each is traffic."""
     times = block_times(gpt, A100, MATERIALISED, Slice(microbatch=4, tp=8, precision="fp16"))
     assert float(times.forward) == pytest.approx((7.7 - 1.7) * 1e-3, rel=0.15)
     assert float(times.backward) == pytest.approx((11.9 - 1.7) * 1e-3, rel=0.15)

@@ -15,7 +15,7 @@ from profiles.model import ModelSpec
 from profiles.presets import cluster_preset, model_preset
 
 EXAMPLES = settings(
-    max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+    max_examples=12, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
 )
 
 
