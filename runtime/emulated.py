@@ -23,7 +23,7 @@ from runtime.linear import DeferredGradients
 from runtime.mesh import Mesh
 from runtime.transport import Arrival, Transport
 
-SPIN_SECONDS = 2e-4  # the end of a wait is not left to the scheduler
+SPIN_SECONDS = 3e-5  # the end of a wait is not left to the scheduler
 _TIMER_SLACK = 29  # PR_SET_TIMERSLACK of <linux/prctl.h>
 
 
