@@ -10,8 +10,8 @@ so a region costs one all-reduce in each direction. With sequence parallelism (K
 arXiv:2205.05198) the ranks also share out the positions of what lies between the regions: entering gathers
 them, leaving reduces and scatters, which moves the same bytes and keeps 1/tp of the activations.
 
-A column-parallel linear is a plain `Linear` with fewer
-outputs; a row-parallel one has fewer inputs, and adds its bias after the reduction.
+A column-parallel linear is a plain `Linear` with fewer outputs; a row-parallel one has fewer inputs, and adds
+its bias after the reduction.
 """
 
 from __future__ import annotations
