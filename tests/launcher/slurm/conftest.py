@@ -6,7 +6,6 @@ that script or the right to install Debian's packages is missing.
 
 from __future__ import annotations
 
-import fcntl
 import os
 import shutil
 import subprocess
@@ -44,7 +43,6 @@ TINY = {
     "position": "learned",
     "norm": "layernorm",
 }
-LOCK = Path("/tmp/cuboid-slurm")
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
@@ -148,22 +146,20 @@ def cluster_process(debian_packages: None) -> Iterator[Cluster]:
         pytest.skip("the nodes of the mini-cluster are namespaces, which need root")
     if not SCRIPT.exists():
         pytest.skip(f"{SCRIPT} is not here")
-    with LOCK.open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        folder = Path(tempfile.mkdtemp(prefix="cuboid-mc-"))
-        folder.chmod(0o755)
-        cluster = Cluster(folder=folder, path=os.environ["PATH"])
-        # What a test mounts below `disks` later is seen by every node.
-        (folder / "disks").mkdir()
-        subprocess.run(["mount", "--bind", str(folder / "disks"), str(folder / "disks")], check=True)
-        subprocess.run(["mount", "--make-shared", str(folder / "disks")], check=True)
-        try:
-            cluster.verb("up", str(NODES), "--cpus", "8", "--gpus", "0")
-            yield cluster
-        finally:
-            cluster.verb("down", check=False)
-            subprocess.run(["umount", "-l", str(folder / "disks")], check=False)
-            shutil.rmtree(folder, ignore_errors=True)
+    folder = Path(tempfile.mkdtemp(prefix="cuboid-mc-"))
+    folder.chmod(0o755)
+    cluster = Cluster(folder=folder, path=os.environ["PATH"])
+    # What a test mounts below `disks` later is seen by every node.
+    (folder / "disks").mkdir()
+    subprocess.run(["mount", "--bind", str(folder / "disks"), str(folder / "disks")], check=True)
+    subprocess.run(["mount", "--make-shared", str(folder / "disks")], check=True)
+    try:
+        cluster.verb("up", str(NODES), "--cpus", "8", "--gpus", "0")
+        yield cluster
+    finally:
+        cluster.verb("down", check=False)
+        subprocess.run(["umount", "-l", str(folder / "disks")], check=False)
+        shutil.rmtree(folder, ignore_errors=True)
 
 
 @pytest.fixture

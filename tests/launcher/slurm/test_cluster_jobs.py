@@ -5,8 +5,6 @@ from __future__ import annotations
 import subprocess
 from typing import Any
 
-import pytest
-
 from launcher.run_directory import read_json_lines
 from launcher.slurm import prepare
 from launcher.slurm.submission import write
@@ -30,10 +28,9 @@ def losses(run: Any) -> list[tuple[int, float]]:
     return [(line["step"], line["loss"]) for line in run.metrics()]
 
 
-@pytest.mark.parametrize("process_model", ["torchrun", "srun"])
-def test_ranks_run_where_the_plan_puts_them(cluster: Any, runs: Any, process_model: str) -> None:
+def test_ranks_run_where_the_plan_puts_them(cluster: Any, runs: Any) -> None:
     run = runs.create()
-    (job,) = cluster.launch(run, process_model=process_model)
+    (job,) = cluster.launch(run, process_model="srun")
     assert cluster.settle(run) == "finished"
     assert places(run) == {0: "n1", 1: "n1", 2: "n2", 3: "n2"}
     assert ends(run) == [("finished", "complete")]
@@ -133,9 +130,9 @@ def test_no_progress_stays_down(cluster: Any, runs: Any) -> None:
 def test_retry_budget(cluster: Any, runs: Any) -> None:
     """A job that makes progress and still fails every time stays down once its retries are used."""
     run = runs.create(steps=1000, every=1, environment={"TEST_FAIL_AFTER": "2"})
-    cluster.launch(run, process_model="srun", retries=2)
+    cluster.launch(run, process_model="srun", retries=1)
     assert cluster.settle(run, 90) == "failed"
-    assert ends(run) == [("failed", "restart"), ("failed", "restart"), ("failed", "down")]
+    assert ends(run) == [("failed", "restart"), ("failed", "down")]
 
 
 def test_elastic_job_takes_the_nodes_there_are(cluster: Any, runs: Any) -> None:
@@ -156,3 +153,25 @@ def test_another_number_of_nodes_is_refused(cluster: Any, runs: Any) -> None:
     cluster.jobs.append(sent.stdout.strip())
     assert cluster.settle(run, 60) == "wrong-allocation"
     assert "3 nodes allocated, the plan is for 2" in (run.path / "launch" / "attempts.jsonl").read_text()
+
+
+def test_preempted_job_saves_and_comes_back(cluster: Any, runs: Any) -> None:
+    """A job in `spot` gets SIGTERM and five seconds when one in `urgent` wants its nodes."""
+    run = runs.create(steps=40, environment={"TEST_STEP_SECONDS": "0.3"})
+    cluster.launch(run, process_model="torchrun", partition="spot", nodelist="n1,n2", exclusive=True)
+    cluster.wait(lambda: len(run.metrics()) > 3, 60, "some steps")
+    urgent = [
+        "sbatch",
+        "--parsable",
+        "--partition=urgent",
+        "--nodelist=n1,n2",
+        "--exclusive",
+        "--output=/dev/null",
+    ]
+    sent = subprocess.run(
+        [*urgent, "--wrap=sleep 1"], capture_output=True, text=True, check=True, cwd=run.path
+    )
+    cluster.jobs.append(sent.stdout.strip())
+    assert cluster.settle(run, 90) == "finished"
+    assert ends(run) == [("preempted", "restart"), ("finished", "complete")]
+    assert [step for step, _ in losses(run)] == list(range(1, 41))

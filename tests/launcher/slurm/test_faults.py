@@ -63,10 +63,9 @@ def whole_history(run: Any, steps: int, every: int = 2) -> None:
         assert by_step.setdefault(line["step"], line["loss"]) == line["loss"]
 
 
-@pytest.mark.parametrize("process_model", ["torchrun", "srun"])
-def test_killed_rank(cluster: Any, runs: Any, process_model: str, turn: int) -> None:
+def test_killed_rank(cluster: Any, runs: Any, turn: int) -> None:
     run = begin(runs, 20)
-    cluster.launch(run, process_model=process_model)
+    cluster.launch(run, process_model="srun")
     under_way(cluster, run)
     kill(cluster, "n2", "runtime.train --job.* --run")
     assert cluster.settle(run, 60 * PATIENCE) == "finished"
