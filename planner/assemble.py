@@ -13,7 +13,7 @@ from planner.columns import LayoutColumns, choice_columns, mode_times
 from planner.costs import stage_layers
 from planner.frontier import Candidate
 from planner.layout import Layout, Recompute
-from planner.mixed import ends_of, most_layers
+from planner.mixed import most_layers, ranks_of
 from planner.partition import balance, spread
 from planner.rank_bounds import Pricing, fits, rank_bytes
 from planner.schedules.action import loop_placement, v_placement
@@ -30,8 +30,9 @@ def assemble(space: Space, pricing: Pricing, candidate: Candidate) -> Layout | N
     if layout.pp == 1:
         return layout
     times = candidate.times.take(np.array([candidate.choice]))
-    first, last, _ = ends_of(layout.schedule, np.array([layout.pp]))
-    extra = first[0] * times.first.both[0] + last[0] * times.last.both[0]
+    extra = np.zeros(layout.pp)
+    extra[placement[0]] += times.first.both[0]
+    extra[placement[-1]] += times.last.both[0]
     counts = even_split(space.model.layers, float(times.block.both[0]), extra.tolist())
     return _with_layers(space, layout, spread(counts, placement))
 
@@ -119,16 +120,16 @@ def _mixed(
 ) -> Layout | None:
     choices = candidate.choices.take(np.array([candidate.choice]))
     columns = replace(choice_columns(space, choices), zero=np.array([layout.zero]))
-    most = most_layers(
-        pricing,
-        columns,
-        name=layout.schedule,
+    ranks = ranks_of(
+        (layout.schedule,),
+        np.array([0]),
+        pp=columns.pp,
         chunks=np.array([layout.chunks]),
         microbatches=np.array([layout.microbatches]),
-    )[:, 0]
+    )
+    most = most_layers(pricing, columns, ranks)[:, 0]
     times = mode_times(space, choices, pricing.software, pricing.costs, range(len(RECOMPUTES)))
-    first, last, _ = ends_of(layout.schedule, columns.pp)
-    extra = first[0] * times[0].first.both[0] + last[0] * times[0].last.both[0]
+    extra = ranks.first[0] * times[0].first.both[0] + ranks.last[0] * times[0].last.both[0]
     layers = np.arange(space.model.layers + 1)
     seconds = np.stack([extra[:, None] + layers * t.block.both[0] for t in times])
     seconds = np.where(layers <= most[:, :, None], seconds, np.inf)

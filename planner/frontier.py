@@ -31,7 +31,7 @@ from planner.space import MIXED, RECOMPUTES, Choices, Column, Space, Variants
 
 SKELETONS_AT_ONCE = 1024
 CHOICES_AT_ONCE = 512
-MIXED_AT_ONCE = 256
+MIXED_AT_ONCE = 64
 
 # The recomputation that keeps least, in the order of RECOMPUTES and MIXED.
 LEANEST = np.array([*RECOMPUTES, "full"])

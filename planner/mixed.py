@@ -6,7 +6,8 @@ giving those ranks fewer layers, is quicker than recomputing everywhere.
 
 from __future__ import annotations
 
-from dataclasses import replace
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,35 +22,55 @@ from planner.space import RECOMPUTES, Choices, Column, Space, Variants
 STEPS = 12  # halvings of the slowest rank's time, always from below
 
 
-def ends_of(name: str, pp: Column) -> tuple[Seconds, Seconds, NDArray[np.bool_]]:
-    """[rows, max(pp)] each: 1 for the rank of the first stage, and of the last; and which ranks exist."""
-    rank, ranks = np.arange(int(pp.max())), pp[:, None]
-    first = np.broadcast_to((rank == 0) * 1.0, (len(pp), len(rank)))
-    last = first if find_family(name).placement == "v" else (rank == ranks - 1) * 1.0
-    return first, last, rank < ranks
+@dataclass(frozen=True, kw_only=True)
+class Ranks:
+    """[rows, max(pp)] each: microbatches in flight, 1 where a rank holds an end, and which ranks exist."""
+
+    depth: Seconds
+    first: Seconds
+    last: Seconds
+    exists: NDArray[np.bool_]
 
 
-def most_layers(
-    pricing: Pricing, columns: LayoutColumns, *, name: str, chunks: Column, microbatches: Column
-) -> Seconds:
+def ranks_of(
+    schedules: Sequence[str], schedule: Column, *, pp: Column, chunks: Column, microbatches: Column
+) -> Ranks:
+    """Return the ranks of rows whose schedule is `schedules[schedule]`."""
+    rank = np.arange(int(pp.max()))
+    depths = np.empty((len(pp), len(rank)))
+    v_shaped = np.zeros(len(pp), dtype=bool)
+    for number in sorted(set(schedule.tolist())):
+        own = np.flatnonzero(schedule == number)
+        v_shaped[own] = find_family(schedules[number]).placement == "v"
+        depths[own] = depth(
+            schedules[number],
+            rank=np.minimum(rank, pp[own, None] - 1),
+            pp=pp[own, None],
+            chunks=chunks[own, None],
+            microbatches=microbatches[own, None],
+        )
+    end = np.where(v_shaped, 0, pp - 1)
+    return Ranks(
+        depth=depths,
+        first=np.broadcast_to((rank == 0) * 1.0, depths.shape),
+        last=(rank == end[:, None]) * 1.0,
+        exists=rank < pp[:, None],
+    )
+
+
+def most_layers(pricing: Pricing, columns: LayoutColumns, ranks: Ranks) -> Seconds:
     """Return how many layers fit each rank's memory under each recomputation; −1 where not even none do.
 
     The result is [modes, rows, max(pp)].
     """
     wide = replace(columns, **{f: getattr(columns, f)[:, None] for f in COLUMNS})
-    first, last, _ = ends_of(name, columns.pp)
-    held = depth(
-        name,
-        rank=np.minimum(np.arange(first.shape[1]), wide.pp - 1),
-        pp=wide.pp,
-        chunks=chunks[:, None],
-        microbatches=microbatches[:, None],
-    )
+    capacity = _capacity(pricing)
+    ends = {"depth": ranks.depth, "first": ranks.first, "last": ranks.last}
     result = []
     for mode in RECOMPUTES:
         parts = rank_bytes(pricing, wide, mode)
-        none, one = (parts.total(layers=n, depth=held, first=first, last=last) for n in (0.0, 1.0))
-        room = _capacity(pricing) - none
+        none, one = (parts.total(layers=layers, **ends) for layers in (0.0, 1.0))
+        room = capacity - none
         result.append(np.where(room < 0, -1.0, np.floor(room / np.maximum(one - none, 1e-9))))
     return np.stack(result)
 
@@ -70,36 +91,30 @@ def mixed_bounds(
 
     The second array is False where every rank fits without recomputing: then the uniform layout is the same.
     """
-    seconds = np.full(len(variants), np.inf)
-    useful = np.zeros(len(variants), dtype=bool)
     picked = choices.take(variants.choice)
     columns = replace(choice_columns(space, picked), zero=variants.zero)
     microbatches = space.skeletons.microbatches[picked.skeleton]
+    ranks = ranks_of(
+        space.schedules,
+        variants.schedule,
+        pp=columns.pp,
+        chunks=variants.chunks,
+        microbatches=microbatches,
+    )
+    most = most_layers(pricing, columns, ranks)
     times = mode_times(space, picked, pricing.software, pricing.costs, range(len(RECOMPUTES)))
-    layers = space.model.layers
-    for schedule in sorted(set(variants.schedule.tolist())):
-        own = np.flatnonzero(variants.schedule == schedule)
-        name, some = space.schedules[schedule], columns.take(own)
-        m = microbatches[own]
-        most = most_layers(pricing, some, name=name, chunks=variants.chunks[own], microbatches=m)
-        own_times = [t.take(own) for t in times]
-        seconds[own] = m * _slowest(layers, most, own_times, ends_of(name, some.pp))
-        # With room for one layer more than the average, every rank can do without recomputing.
-        even = -(-layers // some.pp) + 1
-        useful[own] = ((most[0] < even[:, None]) & ends_of(name, some.pp)[2]).any(axis=1)
+    seconds = microbatches * _slowest(space.model.layers, most, times, ranks)
+    # With room for one layer more than the average, every rank can do without recomputing.
+    even = -(-space.model.layers // columns.pp) + 1
+    useful = ((most[0] < even[:, None]) & ranks.exists).any(axis=1)
     return seconds, useful
 
 
-def _slowest(
-    layers: int,
-    most: Seconds,
-    times: list[LayerTimes],
-    ends: tuple[Seconds, Seconds, NDArray[np.bool_]],
-) -> Seconds:
+def _slowest(layers: int, most: Seconds, times: list[LayerTimes], ranks: Ranks) -> Seconds:
     """Return the least time of the slowest rank: halve until it is known, from below."""
     block = np.stack([t.block.both for t in times])[:, :, None]
-    extra = ends[0] * times[0].first.both[:, None] + ends[1] * times[0].last.both[:, None]
-    exists = ends[2]
+    extra = ranks.first * times[0].first.both[:, None] + ranks.last * times[0].last.both[:, None]
+    exists = ranks.exists
 
     def held(slowest: Seconds) -> NDArray[np.bool_]:
         room = (slowest[None, :, None] - extra[None]) / block

@@ -1,11 +1,11 @@
 """How fast layouts are bounded, and how long `cuboid plan` takes, interpreter start included.
 
 Run:     python tests/benchmarks/search_speed.py
-Method:  (1) every layout of a space is bounded, none pruned, in one process on one core: layouts per second of
-         processor time. (2) `cuboid plan … --json` as a process, best of three: wall and processor seconds and
-         the largest resident set.
-Peer:    Calculon (caa4b11) evaluates 46-67 layouts/s on one core of such a machine as shipped, 370-415 with its
-         logging silenced; both measured by us on one core of a slow 2-core cloud machine.
+Method:  (1) every layout of a space is bounded, none pruned, in one process on one core: layouts per second
+         of processor time. (2) `cuboid plan … --json` as a process, best of three: wall, processor seconds,
+         and the largest resident set.
+Peer:    Calculon (caa4b11) evaluates 46-67 layouts/s on one core of such a machine as shipped, 370-415 with
+         its logging silenced; both measured by us on one core of a slow 2-core cloud machine.
 """
 
 from __future__ import annotations
