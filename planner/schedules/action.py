@@ -29,6 +29,9 @@ class Kind(enum.IntEnum):
     RECV_B = 8
     REDUCE = 9
 
+    # Enum's own hash is a Python function of the name, and actions are kept in sets by the million.
+    __hash__ = int.__hash__
+
     @property
     def is_compute(self) -> bool:
         """Whether the action belongs to a schedule before lowering."""

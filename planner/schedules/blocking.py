@@ -14,6 +14,8 @@ from planner.schedules.timeline import Timeline
 from planner.schedules.times import StageTimes
 
 _SENDS = (Kind.SEND_F, Kind.SEND_B)
+_UPWARD = (Kind.SEND_F, Kind.RECV_B)  # crosses the boundary above its own stage
+_LAST_COMPUTE = Kind.U
 
 
 def simulate_blocking(schedule: Schedule, times: StageTimes) -> Timeline:
@@ -46,7 +48,7 @@ def simulate_lowered(lowered: LoweredSchedule, times: StageTimes) -> Timeline:
                 clock[rank] = clock[action.peer] = max(clock[rank], clock[action.peer]) + seconds
                 places[action.peer] += 1
                 runnable.append(action.peer)
-            elif action.kind.is_compute:
+            elif action.kind <= _LAST_COMPUTE:
                 starts[rank].append(clock[rank])
                 clock[rank] += times.of(action.kind, action.stage)
                 ends[rank].append(clock[rank])
@@ -69,7 +71,7 @@ def _meets(lowered: LoweredSchedule, places: list[int], rank: int, action: Lower
 
 
 def _boundary(action: LoweredAction) -> int:
-    return action.stage if action.kind in (Kind.SEND_F, Kind.RECV_B) else action.stage - 1
+    return action.stage if action.kind in _UPWARD else action.stage - 1
 
 
 def _refusal(lowered: LoweredSchedule, places: list[int], rank: int) -> ScheduleRefused:

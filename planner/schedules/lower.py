@@ -25,7 +25,10 @@ from planner.schedules.refusal import ScheduleRefused
 from planner.schedules.simulate import simulate
 from planner.schedules.times import StageTimes
 
+# Reading a member of an enumeration costs as much as the rest of a loop.
 _F, _B, _I, _W, _U = Kind.F, Kind.B, Kind.I, Kind.W, Kind.U
+_SEND_F, _RECV_F, _SEND_B, _RECV_B = Kind.SEND_F, Kind.RECV_F, Kind.SEND_B, Kind.RECV_B
+_REDUCE = Kind.REDUCE
 
 
 class LoweredAction(NamedTuple):
@@ -80,16 +83,17 @@ def lower(schedule: Schedule, times: StageTimes | None = None) -> LoweredSchedul
     """
     times = _positive(times) if times else StageTimes.uniform(stages=schedule.stages)
     lists: tuple[list[LoweredAction], ...] = tuple([] for _ in schedule.actions)
+    last = schedule.stages - 1
     for _, computes, rank, position in _common_order(schedule, times):
         kind, stage, microbatch = action = schedule.actions[rank][position]
         if computes:
             if kind == _U:
-                lists[rank].append(LoweredAction(Kind.REDUCE, stage, microbatch))
+                lists[rank].append(LoweredAction(_REDUCE, stage, microbatch))
             lists[rank].append(LoweredAction(*action))
-        elif kind == _F and stage + 1 < schedule.stages:
-            _message(schedule, lists, (Kind.SEND_F, Kind.RECV_F), (stage, stage + 1), microbatch)
+        elif kind == _F and stage < last:
+            _message(schedule, lists, (_SEND_F, _RECV_F), (stage, stage + 1), microbatch)
         elif kind in (_B, _I) and stage > 0:
-            _message(schedule, lists, (Kind.SEND_B, Kind.RECV_B), (stage, stage - 1), microbatch)
+            _message(schedule, lists, (_SEND_B, _RECV_B), (stage, stage - 1), microbatch)
     if schedule.flush:
         lists = tuple(_with_reductions(actions) for actions in lists)
     return LoweredSchedule(schedule=schedule, actions=tuple(map(tuple, lists)))
@@ -135,11 +139,17 @@ def _message(
     microbatch: int,
 ) -> None:
     """List the message of `microbatch` from stages[0] to stages[1] at both ends."""
-    source, target = (schedule.placement[stage] for stage in stages)
+    source, target = schedule.placement[stages[0]], schedule.placement[stages[1]]
     if source == target:
         return  # the turn of a V: the data stays where it is
-    lists[source].append(message_of(schedule, LoweredAction(kinds[0], stages[0], microbatch)))
-    lists[target].append(message_of(schedule, LoweredAction(kinds[1], stages[1], microbatch)))
+    tag = _tag(schedule, stages[1], microbatch, gradient=stages[1] < stages[0])
+    lists[source].append(LoweredAction(kinds[0], stages[0], microbatch, target, tag))
+    lists[target].append(LoweredAction(kinds[1], stages[1], microbatch, source, tag))
+
+
+def _tag(schedule: Schedule, receiver: int, microbatch: int, *, gradient: bool) -> int:
+    """Return a tag that only this message of a step has: by receiving stage, direction and microbatch."""
+    return (microbatch * len(schedule.placement) + receiver) * 2 + gradient
 
 
 def message_of(schedule: Schedule, action: LoweredAction) -> LoweredAction:
@@ -149,10 +159,10 @@ def message_of(schedule: Schedule, action: LoweredAction) -> LoweredAction:
         ScheduleRefused: when there is no stage at the other end, or it lies on the same rank.
     """
     kind, stage, microbatch = action.action
-    if kind not in (Kind.SEND_F, Kind.RECV_F, Kind.SEND_B, Kind.RECV_B):
+    if kind not in (_SEND_F, _RECV_F, _SEND_B, _RECV_B):
         return action
-    other = stage + 1 if kind in (Kind.SEND_F, Kind.RECV_B) else stage - 1
-    receiver = other if kind in (Kind.SEND_F, Kind.SEND_B) else stage
+    other = stage + 1 if kind in (_SEND_F, _RECV_B) else stage - 1
+    receiver = other if kind in (_SEND_F, _SEND_B) else stage
     if not (0 <= stage < schedule.stages and 0 <= other < schedule.stages):
         raise ScheduleRefused(
             "communication", f"{action}: there is no stage {other} at the other end", cell=action.action
@@ -164,8 +174,7 @@ def message_of(schedule: Schedule, action: LoweredAction) -> LoweredAction:
             f"{action}: stages {stage} and {other} lie on the same rank",
             cell=action.action,
         )
-    # The receiving stage, the direction and the microbatch make the tag unique.
-    tag = (microbatch * schedule.stages + receiver) * 2 + (kind in (Kind.SEND_B, Kind.RECV_B))
+    tag = _tag(schedule, receiver, microbatch, gradient=kind in (_SEND_B, _RECV_B))
     return LoweredAction(kind, stage, microbatch, peer, tag)
 
 
@@ -175,12 +184,12 @@ def _with_reductions(actions: list[LoweredAction]) -> list[LoweredAction]:
     places: dict[int, list[int]] = {}
     for stage, place in last.items():
         following = place + 1
-        while following < len(actions) and actions[following].kind in (Kind.SEND_F, Kind.SEND_B):
+        while following < len(actions) and actions[following].kind in (_SEND_F, _SEND_B):
             following += 1
         places.setdefault(following, []).append(stage)
     result = []
     for i, action in enumerate([*actions, None]):
-        result += [LoweredAction(Kind.REDUCE, stage, -1) for stage in places.get(i, ())]
+        result += [LoweredAction(_REDUCE, stage, -1) for stage in places.get(i, ())]
         if action is not None:
             result.append(action)
     return result
@@ -196,7 +205,7 @@ def prove_order(lowered: LoweredSchedule) -> None:
     for rank, actions in enumerate(lowered.actions):
         for position, action in enumerate(actions):
             if action.peer >= 0:
-                sends = action.kind in (Kind.SEND_F, Kind.SEND_B)
+                sends = action.kind in (_SEND_F, _SEND_B)
                 sides.setdefault((rank, action.peer), []).append((action.tag, sends, position, action))
     for (rank, peer), ours in sides.items():
         theirs = sides.get((peer, rank), [])

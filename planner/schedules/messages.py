@@ -8,6 +8,7 @@ from planner.schedules.lower import LoweredAction, LoweredSchedule, prove_order
 from planner.schedules.refusal import ScheduleRefused
 from planner.schedules.times import StageTimes
 
+_REDUCE, _UPWARD = Kind.REDUCE, (Kind.SEND_F, Kind.RECV_B)
 _AFTER = {Kind.SEND_F: (Kind.F,), Kind.SEND_B: (Kind.B, Kind.I)}  # what makes the data
 _BEFORE = {Kind.F: Kind.RECV_F, Kind.B: Kind.RECV_B, Kind.I: Kind.RECV_B}  # what brings it
 
@@ -47,7 +48,7 @@ def _broken(lowered: LoweredSchedule, rank: int, entry: LoweredAction, seen: set
     """Say what is wrong with an entry that follows those `seen` on its rank; empty if nothing is."""
     action = entry.action
     kind, stage, microbatch = action
-    if kind != Kind.REDUCE and action in seen:
+    if kind != _REDUCE and action in seen:
         return "listed a second time"
     if entry.peer >= 0 and lowered.schedule.placement[stage] != rank:
         return f"stage {stage} lies on rank {lowered.schedule.placement[stage]}"
@@ -72,5 +73,5 @@ def _send_of(lowered: LoweredSchedule, action: Action) -> Action | None:
 def _crosses(lowered: LoweredSchedule, message: Action) -> bool:
     """Whether the message's other end exists and lies on another rank."""
     schedule = lowered.schedule
-    other = message.stage + (1 if message.kind in (Kind.SEND_F, Kind.RECV_B) else -1)
+    other = message.stage + (1 if message.kind in _UPWARD else -1)
     return 0 <= other < schedule.stages and schedule.placement[other] != schedule.placement[message.stage]
