@@ -80,7 +80,7 @@ def read_cases(path: Path) -> Iterator[Case | Unpriced]:
     Raises:
         ConfigError: when `path` is missing or a named file is not YAML.
     """
-    files = sorted(path.glob("*.yaml")) if path.is_dir() else [path]
+    files = sorted([*path.glob("*.yaml"), *path.glob("*.yml")]) if path.is_dir() else [path]
     for file in files:
         try:
             data = read_document(file).data

@@ -15,6 +15,10 @@ from planner.costs.software import COMPILED, MATERIALISED, MODERN, SHARDED, Soft
 from profiles.cluster import Precision
 
 
+# Devices that came out after flash attention had become usual.
+RECENT_DEVICES = ("h100", "h200", "h800", "b200", "b300", "mi300")
+
+
 def precision_of(text: str) -> Precision:
     """Return the training precision that a record's text names."""
     words = text.lower()
@@ -37,7 +41,8 @@ def software_of(record: Mapping[str, Any], assumed: list[str]) -> tuple[Software
     gated = bool(model.get("gated_mlp"))
     flash = training.get("flash_attention")
     if flash is None:
-        flash = gated
+        device = str((record.get("cluster") or {}).get("gpu") or "").lower()
+        flash = gated or any(name in device for name in RECENT_DEVICES)
         assumed.append(f"{'flash' if flash else 'materialised'} attention")
     sharded = any(word in zero for word in ("zero-3", "zero-2", "fsdp", "full_shard", "full shard"))
     sharded = sharded or parallelism.get("zero_stage") in {2, 3}

@@ -128,9 +128,7 @@ def assess(
         parameters=parameters,
         costs=table,
     )
-    if memory.tight(cluster.device, usage.peak_bytes):
-        full = usage.peak_bytes / cluster.device.memory_bytes
-        notes.append(f"memory is {full:.0%} full: fragmentation may exhaust it")
+    notes += _fullness(cluster, usage)
     spread = interval(cluster, software, measured=table is not None)
     low, high = spread.seconds(step)
     estimate = Estimate(
@@ -162,6 +160,14 @@ def assess(
         parameters=parameters,
         software=software,
     )
+
+
+def _fullness(cluster: ClusterSpec, usage: Memory) -> list[str]:
+    """Say so where the fullest rank leaves less room than fragmentation usually takes."""
+    if not memory.tight(cluster.device, usage.peak_bytes):
+        return []
+    full = usage.peak_bytes / cluster.device.memory_bytes
+    return [f"memory is {full:.0%} full: fragmentation may exhaust it"]
 
 
 def _usable(model: ModelSpec, costs: CostTable | None, notes: list[str]) -> CostTable | None:
