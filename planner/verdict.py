@@ -49,7 +49,7 @@ def compare(winner: Estimate, other: Estimate, *, name: str = "the runner-up", s
     if first:
         text += f": {_phrase(first, 'less' if gain > 0 else 'more')}"
         if second and second[0][0] > 0.1 * first[0][0]:
-            text += f", which outweighs {_phrase(second[:1], 'more' if gain > 0 else 'less')}"
+            text += f", against {_phrase(second, 'more' if gain > 0 else 'less')}"
     return text + "."
 
 
@@ -64,8 +64,8 @@ def _differences(
 
 
 def _phrase(parts: list[tuple[float, str]], word: str) -> str:
-    largest = [part for part in parts[:2] if part[0] >= 0.25 * parts[0][0]]
-    return " and ".join(f"{format_seconds(seconds)} {word} {name}" for seconds, name in largest)
+    largest = [part for part in parts[:3] if part[0] >= 0.1 * parts[0][0]]
+    return ", ".join(f"{format_seconds(seconds)} {word} {name}" for seconds, name in largest)
 
 
 def _memory(winner: Estimate, other: Estimate) -> str:
