@@ -1,9 +1,9 @@
 """How fast schedules are simulated, proved and found. Run: `python tests/benchmarks/schedule_speed.py`.
 
-Method: p = 64 ranks, one stage each, m = 1024 microbatches, split backward (196,608 actions); processor time of
-one process, best of three. The machine is calibrated by ten million turns of an empty loop, so that figures from a
-busy machine can be compared: ratio = time / time of that loop. The peer, torch's dry run (unit times only), reads
-and simulates our own lowered 1F1B in the same run; smaller, since its time grows with ranks × steps.
+Method: p = 64 ranks, one stage each, m = 1024 microbatches, split backward (196,608 actions); processor time
+of one process, best of three. Ten million turns of an empty loop calibrate the machine, so that figures from
+a busy one can be compared: ratio = time / time of that loop. The peer, torch's dry run (unit times only),
+reads and simulates our own lowered 1F1B in the same run; smaller, since its time grows with ranks × steps.
 """
 
 from __future__ import annotations
