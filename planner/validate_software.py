@@ -14,7 +14,6 @@ from typing import Any
 from planner.costs.software import COMPILED, MATERIALISED, MODERN, SHARDED, Software
 from profiles.cluster import Precision
 
-
 # Devices that came out after flash attention had become usual.
 RECENT_DEVICES = ("h100", "h200", "h800", "b200", "b300", "mi300")
 
