@@ -263,11 +263,20 @@ _Dumper.add_implicit_resolver("tag:yaml.org,2002:float", re.compile(_SCALARS[3][
 _Dumper.add_implicit_resolver("tag:yaml.org,2002:int", re.compile(_SCALARS[2][1]), list("-+0123456789"))
 
 
+_BREAKS = frozenset("\x85\u2028\u2029\ufeff")  # line breaks and marks that only double quotes keep
+
+
+def _represent_text(dumper: yaml.SafeDumper, value: str) -> yaml.ScalarNode:
+    style = '"' if _BREAKS & set(value) else None
+    return dumper.represent_scalar("tag:yaml.org,2002:str", value, style=style)
+
+
 def _represent_float(dumper: yaml.SafeDumper, value: float) -> yaml.ScalarNode:
     return dumper.represent_scalar("tag:yaml.org,2002:float", repr(value))
 
 
 _Dumper.add_representer(float, _represent_float)
+_Dumper.add_representer(str, _represent_text)
 
 
 def dump_yaml(data: Any) -> str:

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from profiles.documents import Document, Record, dump_yaml, parse_yaml, read_document, write_text
@@ -75,6 +75,7 @@ plain_data = st.recursive(
 
 
 @given(plain_data)
+@example({"a\x85b": ["\u2028", "\ufeff", "\x85"]})
 def test_what_is_written_reads_back_equal(data: Any) -> None:
     again = parse(dump_yaml({"key": data})).data["key"]
     assert again == data
