@@ -18,12 +18,8 @@ def check(
 ) -> None:
     """Prove a schedule, or refute it (exit 3), naming rank, position, cell and the rule it breaks.
 
-
-    Proved are: every microbatch by count, the order, every cell on its rank, messages alike at both ends, and no
-    Proved are: every microbatch by count, the order, every cell on its rank, messages alike at both ends, and
-    no deadlock even with blocking sends and no buffers.
+    Proved are: every microbatch by count, the order, every cell on its rank, messages alike at both ends, no
     deadlock even with blocking sends and no buffers.
-
 
     Example: cuboid schedule zb-v --stages 4 --microbatches 8 --csv > zb-v.csv; cuboid check zb-v.csv
     """
