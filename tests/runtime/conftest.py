@@ -108,10 +108,10 @@ def _run_ranks(ranks: int, call: Callable[..., Any], *args: Any) -> list[Any]:
 
 @pytest.fixture(scope="session", autouse=True)
 def one_thread() -> Iterator[None]:
-    """Keep torch from starting threads that a forked child would miss, and import what all children need."""
+    """Keep torch from starting threads that a forked child would miss; import what children need."""
     before = torch.get_num_threads()
     torch.set_num_threads(1)
-    torch.optim.SGD([torch.ones(1)])  # the first optimizer imports torch._dynamo: once here, not in every child
+    torch.optim.SGD([torch.ones(1)])  # the first optimizer imports torch._dynamo: once here, for all
     yield
     torch.set_num_threads(before)
 
