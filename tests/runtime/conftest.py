@@ -121,7 +121,7 @@ def run_ranks() -> Callable[..., list[Any]]:
     """Return `run_ranks(n, call, *args)`: the results of `call(*args)` on n forked gloo ranks, by rank.
 
     The default process group is ready when `call` starts. The first rank that raises ends the others and
-    fails the test with its traceback; a run longer than `WATCHDOG_SECONDS` fails too. Closures are fine, since
+    fails the test with its traceback; a run longer than `WATCHDOG_SECONDS` fails too. Closures are fine:
     children are forked; results must be picklable.
     """
     return _run_ranks
