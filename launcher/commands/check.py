@@ -21,7 +21,7 @@ def check(
     Proved are: every microbatch by count, the order, every cell on its rank, messages alike at both ends, no
     deadlock even with blocking sends and no buffers.
 
-    Example: cuboid schedule zb-v --stages 4 --microbatches 8 --csv > zb-v.csv; cuboid check zb-v.csv
+    Example: cuboid check zb-v.csv    (written by cuboid schedule zb-v --stages 4 --microbatches 8 --csv)
     """
     from launcher.schedule_options import read_schedule  # noqa: PLC0415 (start-up time of --help)
     from planner.schedules import ScheduleRefused, check_parsed, peak_activations, weight_versions  # noqa: PLC0415

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from launcher.charts import WIDTH, bar_chart, line_chart
 
-values = st.floats(0, 1e12)
+values = st.just(0.0) | st.floats(1e-6, 1e12)
 
 
 @given(st.lists(st.dictionaries(st.sampled_from("abc"), values), min_size=1, max_size=5))
