@@ -18,10 +18,7 @@ OTHER_PROCESSES = (
     "tests/launcher/test_probe_slurm",
     "tests/launcher/test_schedule_measure",
     "tests/planner/test_bench",
-    "tests/runtime/bench",
-    "tests/runtime/test_stop",
-    "tests/runtime/test_train",
-    "tests/runtime/test_watchdog",
+    "tests/runtime/",
 )
 
 settings.register_profile(
