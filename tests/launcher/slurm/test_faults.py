@@ -23,7 +23,7 @@ from launcher.run_directory import read_json_lines
 
 STEP = {"TEST_STEP_SECONDS": "0.3"}
 REAL = os.environ.get("CUBOID_FAULT_TRAINER") == "runtime"
-REAL_STEPS = 10 if REAL else 1  # its steps are shorter
+REAL_STEPS = 3 if REAL else 1  # its steps are shorter
 PATIENCE = 4.0 if REAL else 1.0
 
 
