@@ -71,4 +71,4 @@ def _phrase(parts: list[tuple[float, str]], word: str) -> str:
 def _memory(winner: Estimate, other: Estimate) -> str:
     if winner.memory.peak_bytes < other.memory.peak_bytes:
         return "it needs less memory"
-    return "it is the plainer layout"
+    return "the search came to it first"
