@@ -83,8 +83,9 @@ def _slowest(layers: int, pp: Column, total: Seconds, *, parts: tuple[Seconds, S
         held = (pp[open_rows] - 2) * _fits(t, b, 0.0) + _fits(t, b, f) + _fits(t, b, e)
         short = held < layers
         open_rows = open_rows[short]
-        step = result[open_rows] * (1 + 1e-9)
-        result[open_rows] = _candidate(step, block[open_rows], first[open_rows], last[open_rows])
+        result[open_rows] = _next_candidate(
+            result[open_rows], block[open_rows], first[open_rows], last[open_rows]
+        )
     return np.asarray(result)
 
 
@@ -92,6 +93,15 @@ def _candidate(at_least: Seconds, block: Seconds, first: Seconds, last: Seconds)
     """Return the smallest time of a whole number of blocks, with or without an end, from `at_least` on."""
     found = [
         extra + np.maximum(0.0, np.ceil((at_least - extra) / block - 1e-9)) * block
+        for extra in (0.0, first, last)
+    ]
+    return np.asarray(np.minimum.reduce(found))
+
+
+def _next_candidate(after: Seconds, block: Seconds, first: Seconds, last: Seconds) -> Seconds:
+    """Return the smallest such time that is longer than `after`."""
+    found = [
+        extra + np.maximum(0.0, np.floor((after - extra) / block + 1e-9) + 1) * block
         for extra in (0.0, first, last)
     ]
     return np.asarray(np.minimum.reduce(found))

@@ -73,7 +73,8 @@ class Watchdog:
         self._thread = threading.Thread(target=self._watch, name="watchdog", daemon=True)
 
     def start(self) -> None:
-        """Start watching."""
+        """Publish a first place, so that a rank that dies young can be missed, and start watching."""
+        self._publish()
         self._thread.start()
 
     def stop(self) -> None:
@@ -108,7 +109,7 @@ class Watchdog:
                     leave()
 
     def _look(self) -> None:
-        self._store.set(f"place/{self._rank}", json.dumps(self._place()))
+        self._publish()
         if self._store.check(["failed"]):
             self._follow()
         still = self._recorder.still_seconds()
@@ -128,10 +129,10 @@ class Watchdog:
         while time.monotonic() < deadline:
             if self._store.check(["failed"]):
                 self._follow()
-            self._store.set(f"place/{self._rank}", json.dumps(self._place()))
+            self._publish()
             time.sleep(0.1)
         for rank, place in self._places().items():
-            if place == before[rank] and rank != self._rank:
+            if place == before.get(rank) and rank != self._rank:
                 self._report(rank, place, "the process is gone; was it killed, or out of memory?", "")
                 self._leave()
 
@@ -161,6 +162,9 @@ class Watchdog:
         if self._rank == 0:
             time.sleep(2 * self._interval)
         leave()
+
+    def _publish(self) -> None:
+        self._store.set(f"place/{self._rank}", json.dumps(self._place()))
 
     def _place(self) -> Place:
         recorder = self._recorder

@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from planner.assemble import even_split
@@ -67,6 +67,7 @@ def times(block: float, first: float, last: float) -> LayerTimes:
 
 @settings(max_examples=200, deadline=None)
 @given(st.integers(1, 12), st.integers(1, 40), st.floats(0.1, 3), st.floats(0, 9), st.floats(0, 9))
+@example(pp=2, layers=5, block=0.375, first=1.0, last=1e-9)
 def test_slowest_rank_in_closed_form_is_that_of_the_split(
     pp: int, layers: int, block: float, first: float, last: float
 ) -> None:
