@@ -23,7 +23,7 @@ from runtime.linear import DeferredGradients
 from runtime.mesh import Mesh
 from runtime.transport import Arrival, Transport
 
-SPIN_SECONDS = 3e-5  # the end of a wait is not left to the scheduler
+SPIN_SECONDS = 1e-4  # the end of a wait is not left to the scheduler
 _TIMER_SLACK = 29  # PR_SET_TIMERSLACK of <linux/prctl.h>
 
 
@@ -137,6 +137,9 @@ class EmulatedTransport(Transport):
 
 class NoReduction:
     """A reducer for stages without parameters."""
+
+    def last(self, stage: int) -> None:
+        """Do nothing."""
 
     def start(self, stage: int) -> None:
         """Do nothing."""

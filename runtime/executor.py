@@ -4,7 +4,10 @@
     of the lowered        B, I     take gradient → backward → hand the input's gradient on
     schedule              W        weight gradients that I put aside
                           SEND_*   start; never wait           RECV_*  post, together with a few that follow
-                          REDUCE   start summing the stage's gradients over dp
+                          REDUCE   sum the stage's gradients over dp: what its last backward left unsent
+
+What another rank waits for goes first: a message is sent before receives are posted and before the graph's
+end is tied up.
 
 A single device is a pipeline of one stage: there is no other path for losses and gradients. The backward of
 every microbatch starts from 1 / (valid tokens of the global batch), and gradients are only ever added; that
@@ -16,7 +19,7 @@ backward), an input until B or W, a received gradient likewise, then the buffer 
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -44,6 +47,12 @@ class StageModule(Protocol):
 
 class Reducer(Protocol):
     """Sums the gradients of one stage over dp."""
+
+    def last(self, stage: int) -> Callable[[Tensor], None] | None:
+        """Note that the coming backward is the last of `stage`.
+
+        Return what to tell of each parameter whose gradient it adds to, if anything.
+        """
 
     def start(self, stage: int) -> None:
         """Start on `stage`, whose gradients are final; must not wait."""
@@ -103,13 +112,20 @@ class _Flight:
 
     def __init__(self, inputs: Tensor, output: Tensor, buffers: list[Tensor]) -> None:
         self._arrived: list[Tensor] = []
-        end: Tensor = _Seed.apply(output, self._arrived)  # type: ignore[no-untyped-call]
-        self._graph: tuple[Tensor, Tensor] | None = (end, inputs)
+        self._graph: tuple[Tensor, Tensor] | None = (output, inputs)
+        self._sealed = False
         self.buffers = buffers
+
+    def seal(self) -> None:
+        """Let go of the output's data and keep its place in the graph only."""
+        assert self._graph is not None
+        output, inputs = self._graph
+        end: Tensor = _Seed.apply(output, self._arrived)  # type: ignore[no-untyped-call]
+        self._graph, self._sealed = (end, inputs), True
 
     def backward(self, gradient: Tensor) -> Tensor | None:
         """Run the backward once, free the graph and return the gradient of the stage's input."""
-        assert self._graph is not None, "a microbatch has one backward"
+        assert self._graph is not None and self._sealed, "a microbatch has one forward and one backward"
         (end, inputs), self._graph = self._graph, None
         self._arrived.append(gradient)
         end.backward()  # type: ignore[no-untyped-call]
@@ -140,6 +156,7 @@ class Executor:
         self._recorder = recorder
         self._updates = updates
         self._receives = [a for a in self._actions if a.kind in (Kind.RECV_F, Kind.RECV_B)]
+        self._final = _last_backwards(self._actions)
 
     def step(self, data: StepData) -> dict[int, Tensor]:
         """Run all actions once; return the summed token losses by microbatch (empty but on the last stage).
@@ -149,9 +166,12 @@ class Executor:
         """
         self._begin(data)
         self._post_receives()
-        for action in self._actions:
+        for place, action in enumerate(self._actions):
             self._recorder.begin(action)
-            self._run(action)
+            if place in self._final:
+                self._run_last(action)
+            else:
+                self._run(action)
             self._recorder.end()
         if self._transport is not None:
             self._transport.drain()
@@ -167,6 +187,13 @@ class Executor:
         self._handed: dict[Action, Tensor] = {}  # between two stages of this rank
         self._losses: dict[int, Tensor] = {}
 
+    def _run_last(self, action: LoweredAction) -> None:
+        """Run the last backward of a stage; its gradients are summed over dp while it goes on."""
+        deferred = self._stages[action.stage].deferred
+        deferred.watcher = self._reducer.last(action.stage)
+        self._run(action)
+        deferred.watcher = None
+
     def _run(self, action: LoweredAction) -> None:
         kind, stage, microbatch = action.action
         if self._updates is not None and kind in (Kind.F, Kind.B, Kind.I, Kind.W):
@@ -180,10 +207,14 @@ class Executor:
             self._finish((stage, microbatch))
         elif kind in (Kind.SEND_F, Kind.SEND_B):
             assert self._transport is not None
+            if self._posted < self._due:  # a send may wait for older ones; nobody may wait for our receives
+                self._post_receives()
             self._transport.send(self._outgoing.pop(action.action), peer=action.peer, tag=action.tag)
+            if kind == Kind.SEND_F:
+                self._flights[stage, microbatch].seal()
+            self._post_receives()
         elif kind in (Kind.RECV_F, Kind.RECV_B):
             self._due += 1
-            self._post_receives()
         elif kind == Kind.REDUCE:
             self._reducer.start(stage)
         else:
@@ -203,18 +234,21 @@ class Executor:
         handed = self._handed.pop(action, None)
         if handed is not None:
             return handed
+        self._post_receives()
         self._recorder.waits()
         buffer = self._arrivals.pop(action).take()
         self._recorder.waited()
         buffers.append(buffer)
         return buffer
 
-    def _hand_on(self, sends: Action, receives: Action, tensor: Tensor) -> None:
-        """Keep `tensor` for its SEND, or for the stage of this rank that takes it."""
-        if self._placement[receives.stage] == self._rank:
-            self._handed[receives] = tensor
-        else:
+    def _hand_on(self, sends: Action, receives: Action, tensor: Tensor) -> bool:
+        """Keep `tensor` for the stage of this rank that takes it, or for its SEND; return if it leaves."""
+        leaves = self._placement[receives.stage] != self._rank
+        if leaves:
             self._outgoing[sends] = tensor
+        else:
+            self._handed[receives] = tensor
+        return leaves
 
     def _forward(self, stage: int, microbatch: int) -> None:
         module, last = self._stages[stage], stage == self._last
@@ -224,6 +258,7 @@ class Executor:
             inputs = self._data.tokens[microbatch]
         else:
             inputs = self._take(Action(Kind.RECV_F, stage, microbatch), buffers).detach().requires_grad_()
+        leaves = False
         if last:
             assert self._data.targets is not None
             output = module(inputs, self._data.targets[microbatch])
@@ -234,8 +269,10 @@ class Executor:
                 Action(Kind.SEND_F, stage, microbatch),
                 Action(Kind.RECV_F, stage + 1, microbatch),
             )
-            self._hand_on(sends, receives, output.detach())
-        self._flights[stage, microbatch] = _Flight(inputs, output, buffers)
+            leaves = self._hand_on(sends, receives, output.detach())
+        flight = self._flights[stage, microbatch] = _Flight(inputs, output, buffers)
+        if not leaves:
+            flight.seal()
 
     def _backward(self, kind: Kind, stage: int, microbatch: int) -> None:
         flight, deferred = self._flights[stage, microbatch], self._stages[stage].deferred
@@ -265,3 +302,15 @@ class Executor:
         for buffer in self._flights.pop(cell).buffers:
             assert self._transport is not None
             self._transport.release(buffer)
+
+
+def _last_backwards(actions: Sequence[LoweredAction]) -> frozenset[int]:
+    """Return the places of the last B or W of a stage before each of its reductions."""
+    latest: dict[int, int] = {}
+    final = set()
+    for place, action in enumerate(actions):
+        if action.kind in (Kind.B, Kind.W):
+            latest[action.stage] = place
+        elif action.kind == Kind.REDUCE and action.stage in latest:
+            final.add(latest[action.stage])
+    return frozenset(final)

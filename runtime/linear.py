@@ -8,7 +8,7 @@ Zero-bubble schedules (Qi et al. 2023, arXiv:2401.10241) split the backward of a
 Walking the autograd graph a second time for W costs more than W itself for small layers. Here the backward
 of a layer computes dX and hands dW to `DeferredGradients`, which runs it at once (B = I + W) or keeps it
 for later. Weight gradients are added into `parameter.grad` in place and never travel through autograd, so
-hooks on parameters do not fire; whoever reduces gradients does so after the last backward of the stage.
+hooks on parameters do not fire; `DeferredGradients.watcher` hears of every addition instead.
 """
 
 from __future__ import annotations
@@ -31,13 +31,15 @@ _BEFORE_PARAMETERS = 3  # arguments of _Linears ahead of its parameters
 class DeferredGradients:
     """Weight gradients of one stage that wait for their W action, by microbatch.
 
-    While `active`, work handed in is kept under the current key; otherwise it runs at once.
+    While `active`, work handed in is kept under the current key; otherwise it runs at once. `watcher`, where
+    set, is told of every parameter that a gradient was added to.
     """
 
     def __init__(self) -> None:
         self._key: Hashable = None
         self._waiting: dict[Hashable, list[Work]] = {}
         self.active = False
+        self.watcher: Callable[[Tensor], None] | None = None
 
     @contextmanager
     def collecting(self, key: Hashable) -> Iterator[None]:
@@ -70,6 +72,27 @@ class DeferredGradients:
             while waiting:
                 waiting.pop()()
 
+    def added(self, parameter: Tensor) -> None:
+        """Note that a gradient was added to `parameter.grad`."""
+        if self.watcher is not None:
+            self.watcher(parameter)
+
+    def accumulate(self, parameter: Tensor, gradient: Tensor) -> None:
+        """Add `gradient` to `parameter.grad`."""
+        if parameter.grad is None:
+            parameter.grad = gradient.to(gradient_dtype(parameter))
+        else:
+            parameter.grad.add_(gradient)
+        self.added(parameter)
+
+    def accumulate_product(self, parameter: Tensor, left: Tensor, right: Tensor) -> None:
+        """Add leftᵀ · right, both [tokens, ·], to `parameter.grad`; without a temporary if dtypes agree."""
+        if parameter.grad is not None and parameter.grad.dtype == left.dtype:
+            parameter.grad.addmm_(left.t(), right)
+            self.added(parameter)
+        else:
+            self.accumulate(parameter, left.t() @ right)
+
     @property
     def pending(self) -> tuple[Hashable, ...]:
         """Keys whose weight gradients have not been computed."""
@@ -93,22 +116,6 @@ def apply(function: type[torch.autograd.Function], *arguments: Any) -> Tensor:
 def gradient_dtype(parameter: Tensor) -> torch.dtype:
     """Return the dtype in which gradients of `parameter` are added up: fp32 for parameters below it."""
     return torch.promote_types(parameter.dtype, torch.float32)
-
-
-def accumulate(parameter: Tensor, gradient: Tensor) -> None:
-    """Add `gradient` to `parameter.grad`."""
-    if parameter.grad is None:
-        parameter.grad = gradient.to(gradient_dtype(parameter))
-    else:
-        parameter.grad.add_(gradient)
-
-
-def accumulate_product(parameter: Tensor, left: Tensor, right: Tensor) -> None:
-    """Add leftᵀ · right to `parameter.grad`, without a temporary if dtypes agree; both are [tokens, ·]."""
-    if parameter.grad is not None and parameter.grad.dtype == left.dtype:
-        parameter.grad.addmm_(left.t(), right)
-    else:
-        accumulate(parameter, left.t() @ right)
 
 
 def zero_gradient(parameter: Tensor) -> Tensor:
@@ -175,7 +182,10 @@ class _Linears(torch.autograd.Function):
             result = result.view(*gradients[0].shape[:-1], -1)
         reduced = enter.start_reduce(result) if enter is not None and result is not None else None
         if learns:
-            ctx.deferred.add(partial(_add_gradients, kept, enter, remade, rows, _learning(ctx)))
+            work = partial(
+                _add_gradients, kept, remade, rows, _learning(ctx), enter=enter, deferred=ctx.deferred
+            )
+            ctx.deferred.add(work)
         if reduced is not None:
             result = reduced()
         return result, None, None, *(None for _ in ctx.parameters)
@@ -189,19 +199,21 @@ def _learning(ctx: Any) -> list[Tensor | None]:
 
 def _add_gradients(
     kept: Tensor,
-    enter: Entrance | None,
     remade: Callable[[], Tensor] | None,
     rows: list[Tensor],
     parameters: list[Tensor | None],
+    *,
+    enter: Entrance | None,
+    deferred: DeferredGradients,
 ) -> None:
     if enter is not None:
         kept = (remade or enter.start_whole(kept))()
     flat = kept.flatten(0, -2)
     for row, weight, bias in zip(rows, parameters[::2], parameters[1::2], strict=True):
         if weight is not None:
-            accumulate_product(weight, row, flat)
+            deferred.accumulate_product(weight, row, flat)
         if bias is not None:
-            accumulate(bias, row.sum(0))
+            deferred.accumulate(bias, row.sum(0))
 
 
 class Linear(DeferringModule):
@@ -245,10 +257,10 @@ class _AddBias(torch.autograd.Function):
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None, None]:
-        bias = ctx.bias
+        bias, deferred = ctx.bias, ctx.deferred
         if ctx.needs_input_grad[1]:
-            ctx.deferred.add(
-                lambda: accumulate(bias, gradient.sum(tuple(range(gradient.dim() - bias.dim()))))
+            deferred.add(
+                lambda: deferred.accumulate(bias, gradient.sum(tuple(range(gradient.dim() - bias.dim()))))
             )
         return gradient, None, None
 

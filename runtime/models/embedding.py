@@ -31,16 +31,17 @@ class _Lookup(torch.autograd.Function):
     @once_differentiable
     def backward(ctx: Any, gradient: Tensor) -> tuple[None, None, None]:
         rows, *ours = ctx.saved_tensors
-        weight = ctx.weight
+        weight, deferred = ctx.weight, ctx.deferred
 
         def work() -> None:
             total = zero_gradient(weight)
             flat = (gradient * ours[0].unsqueeze(-1) if ours else gradient).flatten(0, 1)
             if total.shape[0]:
                 total.index_add_(0, rows.flatten(), flat.to(total.dtype))
+            deferred.added(weight)
 
         if ctx.needs_input_grad[2]:
-            ctx.deferred.add(work)
+            deferred.add(work)
         return None, None, None
 
 
@@ -80,13 +81,14 @@ class _AddPositions(torch.autograd.Function):
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None, None, None]:
-        weight, start = ctx.weight, ctx.start
+        weight, start, deferred = ctx.weight, ctx.start, ctx.deferred
 
         def work() -> None:
             zero_gradient(weight)[start : start + gradient.shape[1]] += gradient.sum(0)
+            deferred.added(weight)
 
         if ctx.needs_input_grad[1]:
-            ctx.deferred.add(work)
+            deferred.add(work)
         return gradient, None, None, None
 
 

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
 from profiles.model import ModelSpec
-from runtime.linear import DeferredGradients, DeferringModule, accumulate, apply
+from runtime.linear import DeferredGradients, DeferringModule, apply
 
 
 class _LayerNorm(torch.autograd.Function):
@@ -36,7 +36,7 @@ class _LayerNorm(torch.autograd.Function):
         )
         for parameter, own, needed in zip(parameters, gradients, wanted[1:], strict=True):
             if needed:
-                ctx.deferred.add(partial(accumulate, parameter, own))
+                ctx.deferred.add(partial(ctx.deferred.accumulate, parameter, own))
         return result, None, None, None
 
 
@@ -75,7 +75,7 @@ class _RMSNorm(torch.autograd.Function):
         gradient = _wide(gradient)
         if ctx.needs_input_grad[1]:
             own = (gradient * normed).sum(tuple(range(gradient.dim() - 1)))
-            ctx.deferred.add(partial(accumulate, ctx.weight, own))
+            ctx.deferred.add(partial(ctx.deferred.accumulate, ctx.weight, own))
         result = None
         if ctx.needs_input_grad[0]:
             scaled = gradient * values
