@@ -54,6 +54,7 @@ class Layout(Record):
     layers_per_stage: tuple[int, ...] | None = None
     overlap: Overlap = Field(default_factory=Overlap)
     rank_order: RankOrder = "tp-dp-pp"
+    flush_every: PositiveInt | None = None  # asynchronous schedules: steps that overlap
 
     @model_validator(mode="after")
     def _check(self) -> Self:
@@ -92,6 +93,14 @@ class Layout(Record):
     def microbatches(self) -> int:
         """Microbatches that go through one pipeline in one step."""
         return self.global_batch // (self.dp * self.microbatch)
+
+    @property
+    def overlapped_steps(self) -> int:
+        """Steps between two flushes of an asynchronous schedule, where weights and states can be saved.
+
+        Without `flush_every`: 10, or as many as keep filling and draining the pipeline below 5 % of the time.
+        """
+        return self.flush_every or max(10, -(-20 * (self.pp - 1) // self.microbatches))
 
     def recompute_of(self, stage: int) -> Recompute:
         """Return what stage `stage` recomputes."""

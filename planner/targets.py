@@ -63,7 +63,7 @@ CUBOID = Target(
     sequence_parallel=True,
     whole_stages=False,
     whole_rounds=False,
-    asynchronous=False,
+    asynchronous=True,
     exact_models=True,
     rank_orders=ALL_ORDERS,
 )
@@ -131,6 +131,8 @@ def check_target(layout: Layout, model: ModelSpec, target: Target) -> None:
             f"{layout.schedule} updates weights while microbatches are in flight, which {who} does not do;"
             " use a schedule with a flush, such as 1f1b or zb-v",
         )
+    if target.exact_models and model.tied_embeddings and layout.pp > 1:
+        _check_tie(layout)
     if layout.precision not in target.precisions:
         raise FieldError(
             ("precision",), f"{who} trains in {_list(target.precisions)}, not {layout.precision}"
@@ -145,6 +147,15 @@ def check_target(layout: Layout, model: ModelSpec, target: Target) -> None:
         raise FieldError(
             ("model",),
             f"{who} builds no model with {' or '.join(model.approximations)}; it can only be planned",
+        )
+
+
+def _check_tie(layout: Layout) -> None:
+    if not find_family(layout.schedule).flush:
+        raise FieldError(
+            ("schedule",),
+            f"{layout.schedule} updates every stage at another time, so a token embedding tied across stages"
+            " would not stay one; set model.tied_embeddings to false, or use a schedule with a flush",
         )
 
 

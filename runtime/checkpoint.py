@@ -25,7 +25,7 @@ from torch import Tensor
 from profiles.documents import write_text
 from profiles.errors import ConfigError
 from runtime.mesh import Mesh
-from runtime.optimizer import Optimizer
+from runtime.optimizer import SavedOptimizer
 from runtime.pipeline import Pipeline
 from runtime.tensor_parallel import ShardSpec
 
@@ -45,7 +45,7 @@ class Checkpointer:
     """Saves and loads the state of one run; all ranks call every method together."""
 
     def __init__(
-        self, folder: Path, *, mesh: Mesh, pipeline: Pipeline, optimizer: Optimizer, keep: int
+        self, folder: Path, *, mesh: Mesh, pipeline: Pipeline, optimizer: SavedOptimizer, keep: int
     ) -> None:
         self._folder = folder
         self._mesh = mesh

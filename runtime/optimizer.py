@@ -6,7 +6,7 @@ Parameters and their state go by global names, so a checkpoint does not depend o
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Mapping, Sequence
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 import torch.distributed as dist
@@ -19,6 +19,16 @@ from runtime.models import Stage
 from runtime.tensor_parallel import TensorParallel
 
 _MOMENTS = {"exp_avg": "first_moment", "exp_avg_sq": "second_moment"}
+
+
+class SavedOptimizer(Protocol):
+    """What a checkpoint needs of an optimizer."""
+
+    def state_dict(self) -> dict[str, Tensor]:
+        """Return the live state by global names."""
+
+    def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
+        """Take over a state of the same names and shapes."""
 
 
 class Optimizer:
@@ -122,7 +132,6 @@ def counted_once(stages: Iterable[Stage], tp: TensorParallel) -> frozenset[str]:
     return frozenset(names)
 
 
-@torch.no_grad()
 def clip_by_global_norm(
     parameters: Mapping[str, nn.Parameter],
     *,
@@ -138,6 +147,18 @@ def clip_by_global_norm(
         groups: groups along which the parameters are spread (tp and pp, or one that joins both).
         max_norm: no clipping when None.
     """
+    return clip_to_norm(parameters, counted=counted, groups=groups, max_norm=max_norm).item()
+
+
+@torch.no_grad()
+def clip_to_norm(
+    parameters: Mapping[str, nn.Parameter],
+    *,
+    counted: Collection[str],
+    groups: Sequence[dist.ProcessGroup],
+    max_norm: float | None,
+) -> Tensor:
+    """Clip like `clip_by_global_norm`, without waiting for the device: the norm is a tensor."""
     gradients = [p.grad for name, p in parameters.items() if name in counted and p.grad is not None]
     device = next((p.device for p in parameters.values()), torch.device("cpu"))
     square = get_total_norm(gradients).to(device, torch.float64).square()
@@ -146,4 +167,4 @@ def clip_by_global_norm(
     norm = square.sqrt()
     if max_norm is not None:
         clip_grads_with_norm_(list(parameters.values()), max_norm, norm)
-    return norm.item()
+    return norm

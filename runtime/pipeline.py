@@ -37,14 +37,20 @@ def proved(schedule: Schedule) -> LoweredSchedule:
     return lowered
 
 
-def lowered_schedule(layout: Layout) -> LoweredSchedule:
-    """Return the proved action lists of `layout`.
+def lowered_schedule(layout: Layout, *, steps: int = 1) -> LoweredSchedule:
+    """Return the proved action lists of `layout`: of `steps` steps where its schedule overlaps them.
 
     Raises:
         ScheduleError: when the family has no schedule for these numbers.
     """
     return proved(
-        build(layout.schedule, ranks=layout.pp, microbatches=layout.microbatches, chunks=layout.chunks)
+        build(
+            layout.schedule,
+            ranks=layout.pp,
+            microbatches=layout.microbatches,
+            chunks=layout.chunks,
+            steps=steps,
+        )
     )
 
 
@@ -67,6 +73,7 @@ class Pipeline:
     tie: Tie | None
     reducer: GradientReducer
     executor: Executor
+    transport: Transport | None  # None in a pipeline of one rank
     recorder: Recorder
 
     def gradients(self, data: StepData) -> dict[int, Tensor]:
@@ -131,4 +138,12 @@ def build_pipeline(
     executor = Executor(
         stages=stages, lowered=lowered, rank=rank, transport=transport, reducer=reducer, recorder=recorder
     )
-    return Pipeline(mesh=mesh, stages=stages, tie=tie, reducer=reducer, executor=executor, recorder=recorder)
+    return Pipeline(
+        mesh=mesh,
+        stages=stages,
+        tie=tie,
+        reducer=reducer,
+        executor=executor,
+        transport=transport,
+        recorder=recorder,
+    )

@@ -15,6 +15,7 @@ from planner.plan import RankMemory
 from planner.schedules import LoweredSchedule
 from profiles.corpus import Tokens
 from profiles.documents import plain, write_text
+from runtime.asynchronous import AsynchronousTrainer
 from runtime.checkpoint import Checkpointer
 from runtime.events import append_event
 from runtime.memory import peak_bytes, tensor_bytes
@@ -25,7 +26,7 @@ from runtime.record import measured, typical, typical_seconds
 from runtime.recorder import Recorder
 from runtime.stop import StopSignals, take_switch
 from runtime.trace import RankTimes, cells, rank_times, write_trace
-from runtime.trainer import Trainer
+from runtime.trainer import Advancing, StepResult, Trainer
 
 Own = TypeVar("Own")
 
@@ -62,7 +63,8 @@ class Session:
         self._pipeline = build_pipeline(
             job.plan.model, layout, mesh=self._mesh, lowered=lowered, seed=job.seed, recorder=recorder
         )
-        self._trainer = Trainer(job, mesh=self._mesh, pipeline=self._pipeline, corpus=corpus)
+        kind = Trainer if lowered.schedule.flush else AsynchronousTrainer
+        self._trainer: Advancing = kind(job, mesh=self._mesh, pipeline=self._pipeline, corpus=corpus)
         self._checkpointer = Checkpointer(
             run / "checkpoints",
             mesh=self._mesh,
@@ -83,26 +85,36 @@ class Session:
             start = self._checkpointer.load_last()
         self._event("resumed" if start else "started", start)
         traced = job.trace_step or min(start + TRACED_STEP, job.steps)
-        for step in range(start, job.steps):
-            began = time.perf_counter()
-            result = self._trainer.step(step, asked=lambda: self._asked(signals))
-            seconds = time.perf_counter() - began
-            self._step_seconds.append(seconds)
-            self._times.append(rank_times(self._recorder.spans, seconds))
-            if self._metrics is not None:
-                self._metrics.write(result, seconds)
-            if result.step == traced:
-                self._trace(result.step)
-            every, last = job.checkpoint.every_steps, result.step == job.steps
-            if result.stop or result.save or last or (every and result.step % every == 0):
-                self._save(result.step)
+        step, result = start, None
+        while step < job.steps:
+            results = self._advance(step, signals)
+            before, result = step, results[-1]
+            step = result.step
+            if before < traced <= step:
+                self._trace(results)
+            every, last = job.checkpoint.every_steps, step == job.steps
+            if result.stop or result.save or last or (every and step // every > before // every):
+                self._save(step)
             if result.stop and not last:
                 self._record(result.peak_bytes)
-                self._event("stopped", result.step, reason=signals.reason or "STOP")
+                self._event("stopped", step, reason=signals.reason or "STOP")
                 return
-        if self._step_seconds:
+        if result is not None:
             self._record(result.peak_bytes)
         self._event("finished", job.steps)
+
+    def _advance(self, step: int, signals: StopSignals) -> tuple[StepResult, ...]:
+        """Run step `step`, and those that overlap with it, each of which counts with an equal share."""
+        began = time.perf_counter()
+        results = self._trainer.advance(step, asked=lambda: self._asked(signals))
+        seconds = time.perf_counter() - began
+        count = len(results)
+        self._times.append(rank_times(self._recorder.spans, seconds).share(count))
+        for result in results:
+            self._step_seconds.append(seconds / count)
+            if self._metrics is not None:
+                self._metrics.write(result, seconds / count)
+        return results
 
     def _asked(self, signals: StopSignals) -> tuple[bool, bool]:
         """Return whether this rank was asked to stop and to save; the first rank looks for the files."""
@@ -127,8 +139,8 @@ class Session:
         dist.all_gather_object(gathered, mine, group=self._mesh.pp.group)
         return gathered
 
-    def _trace(self, step: int) -> None:
-        """Write the timeline of this step of the first pipeline.
+    def _trace(self, results: tuple[StepResult, ...]) -> None:
+        """Write the timeline of these steps of the first pipeline.
 
         Clocks of different nodes are joined by wall-clock time, so they agree as well as NTP makes them.
         """
@@ -137,6 +149,8 @@ class Session:
         self._recorder.begin("trace")
         shift = time.time() - time.perf_counter()
         ranks = self._of_pipeline((shift, self._recorder.spans))
+        first, last = results[0].step, results[-1].step
+        steps = f"step {first}" if first == last else f"steps {first} to {last}"
         if self._mesh.rank == 0:
             origin = min(own + spans[0].start for own, spans in ranks)
             timeline = [
@@ -144,13 +158,13 @@ class Session:
                 for rank, (own, spans) in enumerate(ranks)
                 for cell in cells(spans, rank=rank, origin=origin - own)
             ]
-            write_trace(self._run / "trace.json", timeline, f"{self._job.name}, step {step}")
+            write_trace(self._run / "trace.json", timeline, f"{self._job.name}, {steps}")
 
     def _record(self, peaks: tuple[int, ...]) -> None:
         """Write what was measured."""
         self._recorder.begin("record")
         parameters = [parameter for _, parameter, _ in self._pipeline.parameters()]
-        weights = tensor_bytes(parameters)
+        weights = self._trainer.weight_bytes()
         gradients = tensor_bytes(p.grad for p in parameters if p.grad is not None)
         optimizer = tensor_bytes(self._trainer.optimizer.state_dict().values())
         held = (weights, gradients, optimizer, self._base_bytes, typical(self._times))

@@ -36,6 +36,10 @@ class RankTimes(NamedTuple):
         """What is left of the step: busy + wait + idle = step."""
         return self.step - self.busy - self.wait
 
+    def share(self, steps: int) -> RankTimes:
+        """Return the part of one of `steps` steps that overlapped."""
+        return RankTimes(*(seconds / steps for seconds in self))
+
 
 def rank_times(spans: Sequence[Span], step_seconds: float) -> RankTimes:
     """Sum up one rank's spans of one step."""
@@ -44,11 +48,14 @@ def rank_times(spans: Sequence[Span], step_seconds: float) -> RankTimes:
         for span in spans
         if isinstance(span.label, LoweredAction) and span.label.kind.is_compute
     ]
+    updates = [span for kind, span in compute if kind == Kind.U]
     return RankTimes(
         forward=sum(span.end - span.ready for kind, span in compute if kind == Kind.F),
         backward=sum(span.end - span.ready for kind, span in compute if kind in BACKWARD),
-        gradients=_phase(spans, "gradients"),
-        optimizer=_phase(spans, "norm") + _phase(spans, "optimizer"),
+        gradients=_phase(spans, "gradients") + sum(span.ready - span.start for span in updates),
+        optimizer=_phase(spans, "norm")
+        + _phase(spans, "optimizer")
+        + sum(span.end - span.ready for span in updates),
         span=max((s.end for _, s in compute), default=0.0) - min((s.ready for _, s in compute), default=0.0),
         busy=sum(span.end - span.ready for span in spans),
         wait=sum(span.ready - span.start for span in spans),

@@ -1,10 +1,11 @@
-"""The training loop of one rank, without the process around it: one call is one optimizer step."""
+"""The training loop of one rank, without the process around it: one call is one or a few optimizer steps."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Protocol
 
 import torch
 from torch import Tensor
@@ -12,13 +13,11 @@ from torch import Tensor
 from planner.job import Job
 from profiles.corpus import Tokens
 from profiles.errors import RunError
-from runtime.data import Samples
-from runtime.executor import StepData
+from runtime.batches import Batches
 from runtime.learning_rate import learning_rate
-from runtime.loss import IGNORED
-from runtime.memory import peak_bytes
+from runtime.memory import peak_bytes, tensor_bytes
 from runtime.mesh import Mesh
-from runtime.optimizer import Optimizer, clip_by_global_norm, counted_once
+from runtime.optimizer import Optimizer, SavedOptimizer, clip_by_global_norm, counted_once
 from runtime.pipeline import Pipeline
 from runtime.tensor_parallel import TensorParallel
 
@@ -38,6 +37,20 @@ class StepResult:
     peak_bytes: tuple[int, ...]  # by pipeline rank (of the first tp and dp rank)
 
 
+class Advancing(Protocol):
+    """A trainer: of a schedule with a flush, one step at a time; of an asynchronous one, several."""
+
+    @property
+    def optimizer(self) -> SavedOptimizer:
+        """What holds the optimizer's state between two calls of `advance`."""
+
+    def advance(self, step: int, *, asked: Asked) -> tuple[StepResult, ...]:
+        """Run step `step` (from 0), and those that overlap with it."""
+
+    def weight_bytes(self) -> int:
+        """Return the bytes of all weights of this rank at their most."""
+
+
 class Trainer:
     """Runs steps of `job` on this rank's pipeline."""
 
@@ -46,21 +59,15 @@ class Trainer:
         self.job = job
         self._mesh = mesh
         self._pipeline = pipeline
-        self._samples = Samples(
-            corpus,
-            seq_len=model.seq_len,
-            global_batch=layout.global_batch,
-            seed=job.seed,
-            vocab=model.vocab,
+        self._batches = Batches(
+            model, layout, mesh=mesh, stages=frozenset(pipeline.stages), corpus=corpus, seed=job.seed
         )
-        share = layout.microbatches * layout.microbatch
-        self._sequences = range(mesh.dp.rank * share, (mesh.dp.rank + 1) * share)
         self._parameters = {name: parameter for name, parameter, _ in pipeline.parameters()}
         tp = TensorParallel(group=mesh.tp.group, rank=mesh.tp.rank, size=mesh.tp.size)
         self._counted = counted_once(pipeline.stages.values(), tp)
         self.optimizer = Optimizer(job.optimizer, self._parameters)
 
-    def step(self, step: int, *, asked: Asked = lambda: (False, False)) -> StepResult:
+    def advance(self, step: int, *, asked: Asked = lambda: (False, False)) -> tuple[StepResult, ...]:
         """Run step `step` (from 0).
 
         `asked` is read at the end of the step; the result says what any rank was asked.
@@ -71,7 +78,7 @@ class Trainer:
         recorder = self._pipeline.recorder
         recorder.begin_step(step + 1)
         with recorder.phase("data"):
-            data, valid = self._data(step)
+            data, valid = self._batches.of(range(step, step + 1), every=self.job.plan.layout.microbatches)
         losses = self._pipeline.gradients(data)
         rate = learning_rate(self.job.optimizer, step, self.job.steps)
         with recorder.phase("norm", waits=True):
@@ -84,58 +91,90 @@ class Trainer:
         with recorder.phase("optimizer"):
             self.optimizer.step(rate)
         with recorder.phase("status", waits=True):
-            loss, stopping, saving, peaks = self._agree(losses, valid, *asked())
-        if not math.isfinite(loss) or not math.isfinite(norm):
-            raise RunError(
-                f"step {step + 1}: the loss is {loss}, the gradient norm {norm};"
-                f" lower optimizer.learning_rate (now {rate:.2e}) or lengthen its warm-up"
-            )
-        return StepResult(
+            agreed = agree(self._mesh, losses=summed(losses, steps=1), valid=valid, asked=asked())
+        result = StepResult(
             step=step + 1,
-            loss=loss,
+            loss=agreed.losses[0],
             gradient_norm=norm,
             learning_rate=rate,
-            stop=stopping,
-            save=saving,
-            peak_bytes=peaks,
+            stop=agreed.stop,
+            save=agreed.save,
+            peak_bytes=agreed.peak_bytes,
         )
+        require_finite(result)
+        return (result,)
 
-    def _agree(
-        self, losses: Mapping[int, Tensor], valid_tokens: int, stop: bool, save: bool
-    ) -> tuple[float, bool, bool, tuple[int, ...]]:
-        """Tell all ranks the loss, whether any was asked to stop or save, and the pipeline ranks' memory.
+    def weight_bytes(self) -> int:
+        """Return the bytes of this rank's weights."""
+        return tensor_bytes(self._parameters.values())
 
-        One sum over all ranks; each number is given by one rank, or counts those that asked.
-        """
-        place = self._mesh.coordinates
-        told = torch.zeros(4 + self._mesh.pp.size, dtype=torch.float64)
-        if losses and place.tp == 0:
-            told[0] = sum(float(loss) for loss in losses.values())
-            told[1] = valid_tokens if place.dp == 0 else 0
-        told[2], told[3] = stop, save
-        if place.tp == 0 and place.dp == 0:
-            told[4 + place.pp] = peak_bytes(self._mesh.device)
-        told = told.to(self._mesh.device)
-        self._mesh.world.all_reduce(told)
-        loss, valid, stopping, saving, *peaks = told.tolist()
-        return loss / max(1.0, valid), stopping > 0, saving > 0, tuple(map(int, peaks))
 
-    def _data(self, step: int) -> tuple[StepData, int]:
-        """Return this pipeline's share of the global batch, and the count of valid tokens of all of it."""
-        first, last = 0 in self._pipeline.stages, self.job.plan.layout.stages - 1 in self._pipeline.stages
-        if not first and not last:
-            return StepData(tokens=None, targets=None, valid_tokens=0), 0
-        tokens, targets = self._samples.batch(step, self._sequences)
-        layout, device = self.job.plan.layout, self._mesh.device
-        shape = (layout.microbatches, layout.microbatch, self.job.plan.model.seq_len)
-        valid = 0
-        if last:
-            count = (targets != IGNORED).sum().to(device)
-            self._mesh.dp.all_reduce(count)
-            valid = int(count.item())
-        data = StepData(
-            tokens=tokens.view(shape).to(device) if first else None,
-            targets=targets.view(shape).to(device) if last else None,
-            valid_tokens=valid,
+@dataclass(frozen=True, kw_only=True)
+class Agreed:
+    """What all ranks know after `agree`."""
+
+    losses: tuple[float, ...]
+    squares: tuple[float, ...]
+    stop: bool
+    save: bool
+    peak_bytes: tuple[int, ...]
+
+
+def agree(
+    mesh: Mesh,
+    *,
+    losses: Sequence[float],
+    valid: Sequence[int],
+    asked: tuple[bool, bool],
+    squares: Sequence[float] = (),
+) -> Agreed:
+    """Tell all ranks the losses, whether any was asked to stop or save, and the pipeline ranks' memory.
+
+    One sum over all ranks; each number is given by one rank of a tensor-parallel group, or counts those that
+    asked. `losses` are sums over this pipeline's tokens, `valid` the tokens of the whole batch, step by step,
+    zero on ranks that have none; `squares` are those of gradient norms, to be added over the pipeline.
+    """
+    place, steps = mesh.coordinates, len(losses)
+    told = torch.zeros(2 * steps + len(squares) + 2 + mesh.pp.size, dtype=torch.float64)
+    peaks = 2 * steps + len(squares) + 2
+    if place.tp == 0:
+        told[:steps] = torch.tensor(losses, dtype=torch.float64)
+    if place.tp == 0 and place.dp == 0:
+        told[steps : 2 * steps] = torch.tensor(valid, dtype=torch.float64)
+        told[2 * steps : peaks - 2] = torch.tensor(squares, dtype=torch.float64)
+        told[peaks + place.pp] = peak_bytes(mesh.device)
+    told[peaks - 2], told[peaks - 1] = asked
+    told = told.to(mesh.device)
+    mesh.world.all_reduce(told)
+    found = told.tolist()
+    return Agreed(
+        losses=tuple(
+            loss / max(1.0, count)
+            for loss, count in zip(found[:steps], found[steps : 2 * steps], strict=True)
+        ),
+        squares=tuple(found[2 * steps : peaks - 2]),
+        stop=found[peaks - 2] > 0,
+        save=found[peaks - 1] > 0,
+        peak_bytes=tuple(map(int, found[peaks:])),
+    )
+
+
+def summed(losses: Mapping[int, Tensor], *, steps: int) -> list[float]:
+    """Return the sum of the microbatches' losses for each of `steps` steps; zeros where there are none."""
+    sums = [0.0] * steps
+    for microbatch in sorted(losses):
+        sums[microbatch * steps // len(losses)] += float(losses[microbatch])
+    return sums
+
+
+def require_finite(result: StepResult) -> None:
+    """Refuse to go on from a step whose numbers are not finite.
+
+    Raises:
+        RunError: naming the step and what usually helps.
+    """
+    if not math.isfinite(result.loss) or not math.isfinite(result.gradient_norm):
+        raise RunError(
+            f"step {result.step}: the loss is {result.loss}, the gradient norm {result.gradient_norm};"
+            f" lower optimizer.learning_rate (now {result.learning_rate:.2e}) or lengthen its warm-up"
         )
-        return data, valid

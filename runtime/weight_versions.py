@@ -16,6 +16,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
+from math import sqrt
 
 import torch
 from torch import Tensor, nn
@@ -23,23 +24,31 @@ from torch import Tensor, nn
 from planner.job import OptimizerSpec
 from planner.schedules import Schedule, forward_versions
 from runtime.data_parallel import GradientReducer
-from runtime.optimizer import Optimizer
+from runtime.models import Stage
+from runtime.optimizer import Optimizer, clip_to_norm, counted_once
+from runtime.recorder import Recorder
+from runtime.tensor_parallel import TensorParallel, sum_partial_gradients
 
 
 class StageVersions:
-    """The versions of one stage's weights. `versions[microbatch]` is the one that a microbatch uses."""
+    """The versions of one stage's weights; `begin` says which one each microbatch uses."""
 
-    def __init__(
-        self, parameters: Mapping[str, nn.Parameter], versions: Sequence[int], spec: OptimizerSpec
-    ) -> None:
-        self._parameters = dict(parameters)
+    def __init__(self, parameters: Mapping[str, nn.Parameter], spec: OptimizerSpec) -> None:
+        self.parameters = dict(parameters)
         self._twins = {name: nn.Parameter(p.detach()) for name, p in parameters.items()}
-        self._versions = versions
-        self._left = Counter(versions)  # version → microbatches whose backward is still to come
+        self._versions: Sequence[int] = ()
+        self._left: Counter[int] = Counter()  # version → microbatches whose backward is still to come
         self._kept: dict[int, list[Tensor]] = {}  # older versions
         self._loaded = 0
         self.newest = 0
         self.optimizer = Optimizer(spec, self._twins)
+
+    def begin(self, versions: Sequence[int]) -> None:
+        """Count versions from the newest, which becomes 0; `versions[microbatch]` is the one it will use."""
+        assert not self._kept, "microbatches are still in flight"
+        self._load(self.newest)
+        self._versions, self._left = versions, Counter(versions)
+        self._loaded = self.newest = 0
 
     @property
     def alive(self) -> int:
@@ -66,7 +75,7 @@ class StageVersions:
             for twin in self._twins.values():
                 twin.data = twin.data.clone()
         for name, twin in self._twins.items():
-            twin.grad = self._parameters[name].grad
+            twin.grad = self.parameters[name].grad
         self.optimizer.step(learning_rate)
         for twin in self._twins.values():
             twin.grad = None
@@ -78,7 +87,7 @@ class StageVersions:
         if version == self._loaded:
             return
         tensors = self._kept[version] if version != self.newest else [t.data for t in self._twins.values()]
-        for parameter, tensor in zip(self._parameters.values(), tensors, strict=True):
+        for parameter, tensor in zip(self.parameters.values(), tensors, strict=True):
             parameter.data = tensor
         self._loaded = version
 
@@ -86,26 +95,42 @@ class StageVersions:
 class AsynchronousUpdates:
     """Weight versions and optimizer steps of all stages of a rank, for the executor.
 
-    `learning_rate(n)` is that of a stage's update n, from 0. `alive` is the most versions a stage ever kept.
+    A stage is updated while others are not, so there is no norm of the whole gradient to clip by: each stage
+    is clipped to `max_norm` / √stages, which keeps the norm of all of them within `max_norm`.
     """
 
     def __init__(
         self,
-        stages: Mapping[int, nn.Module],
+        stages: Mapping[int, Stage],
         *,
-        schedule: Schedule,
         reducer: GradientReducer,
         spec: OptimizerSpec,
-        learning_rate: Callable[[int], float],
+        tp: TensorParallel | None = None,
+        whole: int | None = None,
+        recorder: Recorder | None = None,
     ) -> None:
-        versions = forward_versions(schedule)
+        """`whole` is the number of stages of the model; `stages` are those of this rank."""
+        self._tp = tp or TensorParallel()
+        self._modules = dict(stages)
         self._stages = {
-            stage: StageVersions(dict(module.named_parameters()), versions[stage], spec)
-            for stage, module in stages.items()
+            stage: StageVersions(dict(module.named_parameters()), spec) for stage, module in stages.items()
         }
+        self._counted = {stage: counted_once([module], self._tp) for stage, module in stages.items()}
         self._reducer = reducer
-        self._learning_rate = learning_rate
-        self.alive = 1
+        self._recorder = recorder or Recorder()
+        self._max_norm = spec.clip_norm / sqrt(whole or len(stages)) if spec.clip_norm else None
+        self._rate: Callable[[int], float] = lambda _: 0.0
+        self.optimizer = StageOptimizers([versions.optimizer for versions in self._stages.values()])
+        self.alive = 1  # the most versions that a stage ever kept
+        self.norms: list[dict[int, Tensor]] = []  # since `begin`: by update, the norm of each stage
+
+    def begin(self, schedule: Schedule, learning_rate: Callable[[int], float]) -> None:
+        """Start on `schedule` with nothing in flight; `learning_rate(n)` is that of update n, from 0."""
+        versions = forward_versions(schedule)
+        for stage, own in self._stages.items():
+            own.begin(versions[stage])
+        self._rate = learning_rate
+        self.norms = []
 
     def use(self, stage: int, microbatch: int) -> None:
         """Load the weights with which `microbatch` goes through `stage`."""
@@ -117,8 +142,48 @@ class AsynchronousUpdates:
 
     def update(self, stage: int) -> None:
         """Wait for the stage's gradients, step its newest weights, and clear its gradients."""
-        versions = self._stages[stage]
+        versions, module = self._stages[stage], self._modules[stage]
+        self._recorder.waits()
         self._reducer.finish_stage(stage)
-        versions.update(self._learning_rate(versions.newest))
+        sum_partial_gradients(versions.parameters, module.shards(), self._tp)
+        self._recorder.waited()
+        norm = clip_to_norm(
+            versions.parameters,
+            counted=self._counted[stage],
+            groups=[self._tp.group] if self._tp.group is not None else [],
+            max_norm=self._max_norm,
+        )
+        if versions.newest == len(self.norms):
+            self.norms.append({})
+        self.norms[versions.newest][stage] = norm
+        versions.update(self._rate(versions.newest))
         self._reducer.clear(stage)
         self.alive = max(self.alive, versions.alive)
+
+
+class StageOptimizers:
+    """The optimizers of a rank's stages as one, for checkpoints: names are global, all took as many steps."""
+
+    def __init__(self, optimizers: Sequence[Optimizer]) -> None:
+        self._optimizers = optimizers
+
+    def state_dict(self) -> dict[str, Tensor]:
+        """Return the live state; see `Optimizer.state_dict`."""
+        state: dict[str, Tensor] = {}
+        for optimizer in self._optimizers:
+            state |= optimizer.state_dict()
+        return state
+
+    def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
+        """Take over a state of the same names and shapes.
+
+        Raises:
+            ValueError: when a name is missing, unknown or of another shape.
+        """
+        known: set[str] = set()
+        for optimizer in self._optimizers:
+            names = optimizer.state_dict().keys()
+            known |= names
+            optimizer.load_state_dict({name: state[name] for name in names if name in state})
+        if state.keys() != known:
+            raise ValueError(f"optimizer state differs in {sorted(state.keys() ^ known)[:3]}")

@@ -86,7 +86,7 @@ class Trial:
         for step in range(self.steps + WARM_UP_STEPS):
             dist.barrier()
             begin = time.perf_counter()
-            peak = max(trainer.step(step).peak_bytes)
+            peak = max(trainer.advance(step)[0].peak_bytes)
             seconds.append(time.perf_counter() - begin)
         if place.rank == 0:
             self.output.write_text(json.dumps({"seconds": seconds[WARM_UP_STEPS:], "peak_bytes": peak}))

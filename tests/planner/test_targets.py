@@ -1,5 +1,6 @@
 """What each framework can run, field by field."""
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -26,7 +27,7 @@ def test_plain_1f1b_runs_everywhere(target: Target) -> None:
     [
         (CUBOID, {"dp": 4, "zero": 1}, "zero: this project's runtime runs ZeRO 0, not 1"),
         (CUBOID, {"precision": "fp8"}, "precision: this project's runtime trains in"),
-        (CUBOID, {"pp": 2, "schedule": "pipedream"}, "schedule: pipedream updates weights while"),
+        (MEGATRON, {"pp": 2, "schedule": "pipedream"}, "schedule: Megatron-LM .* not 'pipedream'"),
         (MEGATRON, {"pp": 2, "schedule": "zb-h1"}, "schedule: Megatron-LM .* not 'zb-h1'"),
         (MEGATRON, {"dp": 4, "zero": 3}, "zero: Megatron-LM .* ZeRO 0 or 1, not 3"),
         (MEGATRON, {"rank_order": "pp-dp-tp"}, "rank_order: "),
@@ -49,6 +50,21 @@ def test_a_model_known_only_roughly_is_planned_but_not_run() -> None:
     with pytest.raises(FieldError, match="builds no model with a norm on queries and keys"):
         check_target(layout(), rough, CUBOID)
     check_target(layout(), rough, MEGATRON)
+
+
+def test_a_tie_across_stages_needs_a_flush() -> None:
+    tied = MODEL.model_copy(update={"tied_embeddings": True})
+    for target, fields, model in (
+        (CUBOID, {"pp": 2, "schedule": "1f1b"}, tied),
+        (CUBOID, {"pp": 1, "schedule": "pipedream"}, tied),
+        (CUBOID, {"pp": 2, "schedule": "pipedream"}, MODEL),
+        (ANY, {"pp": 2, "schedule": "pipedream"}, tied),
+    ):
+        check_target(layout(**fields), model, target)
+    with pytest.raises(FieldError, match="pipedream updates every stage at another time"):
+        check_target(layout(pp=2, schedule="pipedream"), tied, CUBOID)
+    with pytest.raises(FieldError, match="updates weights while microbatches are in flight"):
+        check_target(layout(pp=2, schedule="pipedream"), MODEL, replace(CUBOID, asynchronous=False))
 
 
 def test_targets_by_name() -> None:

@@ -32,7 +32,8 @@ def test_three_backwards_see_the_weights_of_their_forward(versions, equal):
     torch.manual_seed(0)
     layer = Linear(3, 2, bias=False)
     nn.init.normal_(layer.weight)
-    stage = StageVersions({"weight": layer.weight}, versions, SGD)
+    stage = StageVersions({"weight": layer.weight}, SGD)
+    stage.begin(versions)
     weights, graphs = [layer.weight.detach().clone()], []
     for microbatch, version in enumerate(versions):
         while stage.newest < version:
@@ -80,9 +81,8 @@ def run(name, ranks, dp, microbatches, steps):
         layout, placement=schedule.placement, device=local_device(0), edges=message_edges(lowered)
     )
     pipeline = build_pipeline(MODEL, layout, mesh=mesh, lowered=lowered, seed=1, recorder=Recorder())
-    updates = AsynchronousUpdates(
-        pipeline.stages, schedule=schedule, reducer=pipeline.reducer, spec=SGD, learning_rate=lambda n: 0.1
-    )
+    updates = AsynchronousUpdates(pipeline.stages, reducer=pipeline.reducer, spec=SGD)
+    updates.begin(schedule, lambda n: 0.1)
     executor = Executor(
         stages=pipeline.stages,
         lowered=lowered,
