@@ -16,12 +16,14 @@ The slowest rank cannot be faster than `slowest`, the least over all contiguous 
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, replace
 
 import numpy as np
+from numpy.typing import NDArray
 
-from planner.columns import LayerTimes, Seconds
+from planner.columns import LayerTimes, Part, Seconds
 from planner.schedules.families import find_family
+from planner.schedules.family import Family
 from planner.space import Column
 
 
@@ -34,6 +36,7 @@ class Loads:
     and the last rank, `base` those of any other rank, `most` the most of any rank.
     """
 
+    layers: int
     slowest: Seconds
     total: Seconds
     base: Column
@@ -43,17 +46,73 @@ class Loads:
 
     def take(self, index: Column) -> Loads:
         """Return the rows at `index`."""
-        return Loads(**{f.name: getattr(self, f.name)[index] for f in fields(self)})
+        return replace(self, **{name: getattr(self, name)[index] for name in _LOAD_COLUMNS})
+
+    def loosened(self, rows: NDArray[np.bool_]) -> Loads:
+        """Return what still holds where the layers of `rows` are split in any other way."""
+        return replace(
+            self,
+            base=np.where(rows, 0, self.base),
+            most=np.where(rows, self.layers, self.most),
+            first_layers=np.where(rows, 0, self.first_layers),
+            last_layers=np.where(rows, 0, self.last_layers),
+        )
 
 
-def loads(layers: int, pp: Column, times: LayerTimes) -> Loads:
-    """Return the loads of the time-balanced split of `layers` blocks over `pp` ranks."""
+_LOAD_COLUMNS = ("slowest", "total", "base", "most", "first_layers", "last_layers")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Splits:
+    """The best split where the model's ends lie on two ranks, and where they lie on one (`folded`, a V)."""
+
+    straight: Loads
+    folded: Loads
+
+    def take(self, index: Column) -> Splits:
+        """Return the rows at `index`."""
+        return Splits(straight=self.straight.take(index), folded=self.folded.take(index))
+
+    def loosened(self, rows: NDArray[np.bool_]) -> Splits:
+        """Return what still holds where the layers of `rows` are split in any other way."""
+        return Splits(straight=self.straight.loosened(rows), folded=self.folded.loosened(rows))
+
+    def of(self, family: Family) -> Loads:
+        """Return the split that `family` gets."""
+        return self.straight if family.placement == "loop" else self.folded
+
+    @property
+    def least(self) -> Loads:
+        """What holds of both."""
+        one, two = self.straight, self.folded
+        return replace(
+            one,
+            slowest=np.minimum(one.slowest, two.slowest),
+            most=np.maximum(one.most, two.most),
+            first_layers=np.minimum(one.first_layers, two.first_layers),
+            last_layers=np.minimum(one.last_layers, two.last_layers),
+        )
+
+
+def splits(layers: int, pp: Column, times: LayerTimes) -> Splits:
+    """Return both balanced splits of `layers` blocks over `pp` ranks."""
+    return Splits(straight=loads(layers, pp, times), folded=loads(layers, pp, times, folded=True))
+
+
+def loads(layers: int, pp: Column, times: LayerTimes, *, folded: bool = False) -> Loads:
+    """Return the loads of the time-balanced split of `layers` blocks over `pp` ranks.
+
+    With `folded` the first rank holds both ends of the model.
+    """
     block, first, last = times.block.both, times.first.both, times.last.both
     total = layers * block + first + last
+    if folded:
+        first, last = first + last, np.zeros_like(last)
     slowest = _slowest(layers, pp, total, parts=(block, first, last))
     base = layers // pp
     most = _fits(slowest, block, 0.0)
     return Loads(
+        layers=layers,
         slowest=slowest,
         total=total,
         base=base,
@@ -61,6 +120,13 @@ def loads(layers: int, pp: Column, times: LayerTimes) -> Loads:
         first_layers=np.minimum(base, _fits(slowest, block, first)),
         last_layers=np.minimum(base, _fits(slowest, block, last)),
     )
+
+
+def least_seconds(pp: Column, microbatches: Column, times: LayerTimes, load: Loads) -> Seconds:
+    """Return the least seconds of a pipeline of any family."""
+    m, p = microbatches, pp
+    chain = _split_chain(m, times, load, last_layers=np.zeros_like(p)) + 2 * (p - 1) * times.hop
+    return np.asarray(np.where(p > 1, np.maximum(m * load.slowest, chain), m * load.total))
 
 
 def _fits(seconds: Seconds, block: Seconds, extra: Seconds | float) -> Column:
@@ -117,25 +183,63 @@ def pipeline_bound(
     hops = (p - 1) * times.hop
     if name == "naive":
         return np.asarray(m * (load.total + 2 * hops))
+    bound = np.maximum(any_order, _chain_bound(name, p, chunks, m, times=times, load=load))
     if family.placement != "loop":
-        # Both ends lie on the first rank, so only the average bounds the slowest one.
-        turn = np.maximum(0, p - 2) * (load.base // chunks) * times.block.forward + times.first.forward + hops
-        return np.where(
-            p > 1, np.maximum(m * load.total / p, m * load.base * times.block.both + turn), any_order
-        )
+        turn = (p - 1) * (load.base // chunks) * times.block.forward + hops
+        bound = np.maximum(bound, m * load.base * times.block.both + turn)
+        return np.where(p > 1, bound, any_order)
     last = load.last_layers * times.block.both + times.last.both
     if family.split:
-        bound = m * last + _forwards_before(p, times, load) + hops
+        bound = np.maximum(bound, m * last + _forwards_before(p, times, load) + hops)
         if name in WARMUP_FACTORS:
             bound = np.maximum(bound, _first_rank_bound(name, p, m, times, load) + 2 * hops)
             bound = np.maximum(bound, _last_gradient_bound(name, p, m, times, load) + 2 * hops)
-        return np.where(p > 1, np.maximum(any_order, bound), any_order)
+        return np.where(p > 1, bound, any_order)
     before = ((p - 2) * (load.base // chunks) + load.first_layers // chunks) * times.block.both
-    bound = m * last + before + times.first.both + 2 * hops
+    bound = np.maximum(bound, m * last + before + times.first.both + 2 * hops)
     if name in {"1f1b", "gpipe"}:
-        waits = load.total if name == "gpipe" else np.maximum(slowest, 2 * load.total - p * slowest)
+        # A slower slowest rank never lowers either; of 1F1B that needs more microbatches than ranks.
+        waits = load.total if name == "gpipe" else np.where(m > p, 2 * load.total - p * slowest, slowest)
+        waits = np.maximum(waits, slowest)
         bound = np.maximum(bound, (m - 1) * slowest + waits + 2 * hops)
-    return np.where(p > 1, np.maximum(any_order, bound), any_order)
+    return np.where(p > 1, bound, any_order)
+
+
+def _chain_bound(
+    name: str, p: Column, chunks: Column, m: Column, *, times: LayerTimes, load: Loads
+) -> Seconds:
+    """All microbatches pass the model's last stage one by one, the first comes and the last one goes.
+
+    Every boundary between two stages of different ranks is crossed both ways.
+    """
+    family = find_family(name)
+    crossings = p * chunks - 1 if family.placement == "loop" else (p - 1) * chunks
+    last_layers = load.last_layers // chunks
+    if family.split:
+        chain = _split_chain(m, times, load, last_layers=last_layers)
+    else:
+        chain = load.total + (m - 1) * (last_layers * times.block.both + times.last.both)
+    return np.asarray(chain + 2 * crossings * times.hop)
+
+
+def _split_chain(m: Column, times: LayerTimes, load: Loads, *, last_layers: Column) -> Seconds:
+    """Forwards and input gradients of all layers, and of the last stage once for each microbatch."""
+    gradient = _gradient(times.block)
+    first = _end_gradient(times.first, times.first_alone)
+    last = _end_gradient(times.last, times.last_alone)
+    both = times.block.forward + gradient
+    whole = load.layers * both + times.first.forward + first + times.last.forward + last
+    return np.asarray(whole + (m - 1) * (last_layers * both + times.last.forward + last))
+
+
+def _gradient(part: Part) -> Seconds:
+    """Return the input gradient of a part whose backward is split."""
+    return part.backward - np.minimum(part.weight_gradient, part.backward)
+
+
+def _end_gradient(least: Part, alone: Part) -> Seconds:
+    """Return the least that an end adds to the input gradient of its stage."""
+    return np.maximum(0.0, least.backward - alone.weight_gradient)
 
 
 WARMUP_FACTORS = {"zb-h1": 1, "zb-h2": 2}
@@ -152,8 +256,7 @@ def _first_rank_bound(name: str, p: Column, m: Column, times: LayerTimes, load: 
     Hops are left to the caller.
     """
     block, first, last = times.block, times.first, times.last
-    gradient = block.backward - np.minimum(block.weight_gradient, block.backward)
-    last_gradient = np.maximum(0.0, last.backward - times.last_alone.weight_gradient)
+    gradient, last_gradient = _gradient(block), _end_gradient(last, times.last_alone)
     layers = (p - 2) * load.base + load.last_layers
     trip = layers * (block.forward + gradient) + last.forward + last_gradient
     slowest_forward = load.most * block.forward + times.first_alone.forward
@@ -168,8 +271,7 @@ def _last_gradient_bound(name: str, p: Column, m: Column, times: LayerTimes, loa
     does not delay. Hops are left to the caller.
     """
     block, last = times.block, times.last
-    gradient = block.backward - np.minimum(block.weight_gradient, block.backward)
-    last_gradient = np.maximum(0.0, last.backward - times.last_alone.weight_gradient)
+    gradient, last_gradient = _gradient(block), _end_gradient(last, times.last_alone)
     undelayed = np.maximum(0, m - 1 - WARMUP_FACTORS[name] * (p - 1))
     turn = m * (load.last_layers * (block.forward + gradient) + last.forward + last_gradient)
     turn = turn + undelayed * (load.last_layers * block.weight_gradient + last.weight_gradient)

@@ -47,6 +47,11 @@ class LayoutColumns:
         """Return the rows at `index`."""
         return replace(self, **{name: getattr(self, name)[index] for name in COLUMNS})
 
+    @property
+    def world_size(self) -> Column:
+        """Ranks of the whole cuboid."""
+        return self.tp * self.pp * self.dp
+
     def stride(self, axis: Literal["tp", "dp", "pp"], /) -> Column:
         """Return the distance in ranks between neighbours along `axis`; see `Layout.stride`."""
         degrees = {"tp": self.tp, "dp": self.dp, "pp": self.pp}
@@ -259,11 +264,14 @@ def _assemble(pieces: Pieces, known: NDArray[np.bool_], inverse: Column, recompu
             for mode in (*RECOMPUTES, "none")
         ]
         assert len(modes) == MIXED + 1
+        hiding = [*modes[:MIXED], modes[MIXED - 1]]  # chosen per stage: at most all recomputed
         return Part(
             forward=column(modes[0].forward_seconds)[inverse],
             backward=np.stack([column(phases.backward_seconds) for phases in modes])[recompute, inverse],
             weight_gradient=column(modes[0].weight_gradient)[inverse],
-            hiding=np.stack([column(phases.backward) for phases in modes])[recompute, inverse],
+            hiding=np.stack([column(phases.backward + phases.recompute) for phases in hiding])[
+                recompute, inverse
+            ],
         )
 
     def added(more: Part, blocks: Part) -> Part:

@@ -21,11 +21,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from planner.bounds import Loads, depth, loads, pipeline_bound
+from planner.bounds import Loads, Splits, depth, least_seconds, pipeline_bound, splits
 from planner.columns import LayerTimes, LayoutColumns, Seconds, choice_columns, layer_times
 from planner.expect import pipeline_expectation
 from planner.mixed import mixed_bounds
-from planner.rank_bounds import Pricing, after_pipeline, fits, memory_bound
+from planner.rank_bounds import Pricing, after_pipeline, fits, memory_bound, waiting_share
 from planner.schedules.families import find_family
 from planner.space import MIXED, RECOMPUTES, Choices, Column, Space, Variants
 
@@ -88,7 +88,7 @@ class _Batch:
 class _ChoiceBatch(_Batch):
     choices: Choices = field(kw_only=True)
     times: LayerTimes = field(kw_only=True)
-    load: Loads = field(kw_only=True)
+    split: Splits = field(kw_only=True)
 
 
 @dataclass
@@ -100,7 +100,12 @@ class _VariantBatch(_Batch):
 
 @dataclass
 class _MixedBatch(_VariantBatch):
-    """Variants bounded as if nothing were recomputed, to be bounded again by what fits."""
+    """Variants bounded as if nothing were recomputed, to be bounded again by what fits.
+
+    `own` are their bounds so far, by row.
+    """
+
+    own: Seconds = field(kw_only=True)
 
 
 class Frontier:
@@ -153,9 +158,9 @@ class Frontier:
         variants = _take_variants(candidate.variants, one)
         choices = candidate.choices.take(variants.choice)
         times = candidate.times.take(np.array([candidate.choice]))
-        load = loads(self.space.model.layers, self.space.skeletons.pp[choices.skeleton], times)
+        split = splits(self.space.model.layers, self.space.skeletons.pp[choices.skeleton], times)
         variants = replace(variants, choice=np.array([0]))
-        bounds, _, _ = variant_bounds(self.space, self.pricing, choices, variants, times=times, load=load)
+        bounds, _, _ = variant_bounds(self.space, self.pricing, choices, variants, times=times, split=split)
         return float(bounds[0])
 
     def _push(self, batch: _Batch) -> None:
@@ -164,7 +169,8 @@ class Frontier:
 
     def _skeletons(self) -> _Batch:
         """Bound every skeleton by its fastest choice: nothing recomputed, nothing sent but over tp."""
-        rows = np.arange(len(self.space.skeletons))
+        skeletons = self.space.skeletons
+        rows = np.arange(len(skeletons))
         bounds = np.full(len(rows), np.inf)
         for parallel in (0, 1):
             zeros = np.zeros_like(rows)
@@ -173,10 +179,11 @@ class Frontier:
             )
             fastest = replace(self.space, rank_orders=("tp-dp-pp",))
             times = layer_times(fastest, choices, self.pricing.software, self.pricing.costs)
-            skeletons = self.space.skeletons
-            load = loads(self.space.model.layers, skeletons.pp, times)
-            bound = load.total / skeletons.pp * skeletons.microbatches
+            times = replace(times, hop=np.zeros_like(times.hop))
+            split = splits(self.space.model.layers, skeletons.pp, times)
+            bound = least_seconds(skeletons.pp, skeletons.microbatches, times, split.least)
             bounds = np.minimum(bounds, np.where(times.known, bound, np.inf))
+        bounds = bounds * (1 + waiting_share(self.pricing, skeletons.tp * skeletons.pp * skeletons.dp))
         unknown = ~np.isfinite(bounds)
         if unknown.any():
             self.infeasible["not measured"] += self._layouts(rows[unknown])
@@ -189,10 +196,24 @@ class Frontier:
     def _choices(self, rows: Column) -> _ChoiceBatch:
         choices = self.space.choices(np.sort(rows))
         times = layer_times(self.space, choices, self.pricing.software, self.pricing.costs)
-        load = loads(self.space.model.layers, self.space.skeletons.pp[choices.skeleton], times)
         skeletons = self.space.skeletons.take(choices.skeleton)
-        bounds = load.total / skeletons.pp * skeletons.microbatches
-        columns = choice_columns(self.space, choices)
+        split = splits(self.space.model.layers, skeletons.pp, times)
+        split = split.loosened(choices.recompute == MIXED)
+        columns, load = choice_columns(self.space, choices), split.least
+        line = least_seconds(skeletons.pp, skeletons.microbatches, times, load)
+        after = np.minimum.reduce(
+            [
+                after_pipeline(
+                    self.pricing,
+                    replace(columns, zero=np.full_like(columns.tp, zero)),
+                    times,
+                    load,
+                    first_ends_last=False,
+                )
+                for zero in self.space.zeros
+            ]
+        )
+        bounds = line * (1 + waiting_share(self.pricing, columns.world_size)) + after
         leanest = replace(columns, zero=np.full_like(columns.tp, max(self.space.zeros, default=0)))
         least = np.zeros(len(choices)) + 1.0 / self.space.model.layers
         peak = memory_bound(self.pricing, leanest, (least, least), LEANEST[choices.recompute], load)
@@ -202,14 +223,14 @@ class Frontier:
         self.infeasible["not measured"] += int(sizes[~times.known].sum())
         kept = np.flatnonzero(possible)
         return _ChoiceBatch(
-            *_sorted(bounds[kept], bounds[kept], kept), choices=choices, times=times, load=load
+            *_sorted(bounds[kept], bounds[kept], kept), choices=choices, times=times, split=split
         )
 
     def _variants(self, parent: _ChoiceBatch, rows: Column) -> tuple[_VariantBatch, _MixedBatch]:
         choices, times = parent.choices.take(rows), parent.times.take(rows)
         variants = self.space.variants(choices)
         bounds, expected, possible = variant_bounds(
-            self.space, self.pricing, choices, variants, times=times, load=parent.load.take(rows)
+            self.space, self.pricing, choices, variants, times=times, split=parent.split.take(rows)
         )
         self.bounded += len(variants)
         self.infeasible["memory"] += int(np.count_nonzero(~possible))
@@ -218,18 +239,24 @@ class Frontier:
         shared: dict[str, Any] = {"choices": choices, "times": times, "variants": variants}
         return (
             _VariantBatch(*_sorted(expected[plain], bounds[plain], plain), **shared),
-            _MixedBatch(*_sorted(expected[rest], bounds[rest], rest), **shared),
+            _MixedBatch(*_sorted(expected[rest], bounds[rest], rest), own=bounds, **shared),
         )
 
     def _mixed(self, parent: _MixedBatch, rows: Column) -> _VariantBatch:
         start = parent.position - MIXED_AT_ONCE
         before = parent.expected[start : start + len(rows)]
-        bounds, useful = mixed_bounds(
+        busy, useful = mixed_bounds(
             self.space, self.pricing, parent.choices, _take_variants(parent.variants, rows)
         )
-        self.infeasible["memory"] += int(np.count_nonzero(np.isinf(bounds)))
-        kept = np.flatnonzero(useful & np.isfinite(bounds))
-        expected = np.maximum(before, bounds)[kept]
+        self.infeasible["memory"] += int(np.count_nonzero(np.isinf(busy)))
+        kept = np.flatnonzero(useful & np.isfinite(busy))
+        bounds = np.maximum(busy, parent.own[rows])
+        # All that is expected beside the slowest rank's work grows with it.
+        choice = parent.variants.choice[rows]
+        skeletons = self.space.skeletons.take(parent.choices.skeleton[choice])
+        leanest = self.space.model.layers / skeletons.pp * skeletons.microbatches
+        leanest = leanest * parent.times.block.both[choice]
+        expected = np.maximum(before * np.maximum(1.0, busy / leanest), bounds)[kept]
         return _VariantBatch(
             *_sorted(expected, bounds[kept], rows[kept]),
             choices=parent.choices,
@@ -245,15 +272,18 @@ def variant_bounds(
     variants: Variants,
     *,
     times: LayerTimes,
-    load: Loads,
+    split: Splits,
 ) -> tuple[Seconds, Seconds, NDArray[np.bool_]]:
     """Return the least step seconds of `variants`, what is expected, and whether each may fit its device."""
     bounds = np.full(len(variants), np.inf)
     expected = np.full(len(variants), np.inf)
     possible = np.zeros(len(variants), dtype=bool)
     columns = choice_columns(space, choices)
+    waiting = 1.0 + waiting_share(pricing, columns.world_size)
     microbatches = space.skeletons.microbatches[choices.skeleton]
     for number, name in enumerate(space.schedules):
+        family = find_family(name)
+        load = split.of(family)
         own = np.flatnonzero(variants.schedule == number)
         some = _take_variants(variants, own)
         own = own[
@@ -263,17 +293,15 @@ def variant_bounds(
         rows, chunks = variants.choice[own], variants.chunks[own]
         picked = replace(columns.take(rows), zero=variants.zero[own])
         m, own_times, own_load = microbatches[rows], times.take(rows), load.take(rows)
-        family = find_family(name)
         whole = family.placement == "loop" and not family.split
-        if family.placement != "loop":
-            own_load = _without_ends(own_load)
         shared: dict[str, Any] = {"pp": picked.pp, "chunks": chunks, "microbatches": m}
         shared |= {"times": own_times, "load": own_load}
         line = pipeline_bound(name, **shared)
         likely = pipeline_expectation(name, layers=space.model.layers, **shared)
         after = after_pipeline(pricing, picked, own_times, own_load, first_ends_last=whole)
-        bounds[own] = line + after
-        expected[own] = np.maximum(line, likely) + after
+        slower = waiting[rows] if np.ndim(waiting) else waiting
+        bounds[own] = line * slower + after
+        expected[own] = np.maximum(line, likely) * slower + after
     return bounds, expected, possible
 
 
@@ -290,21 +318,14 @@ def _may_fit(
     """Whether variants of one schedule may fit their device."""
     rows, chunks = variants.choice, variants.chunks
     picked = replace(columns.take(rows), zero=variants.zero)
-    own_load = load.take(rows)
-    if find_family(name).placement != "loop":
-        own_load = _without_ends(own_load)
     m = microbatches[rows]
     depths = (
         depth(name, rank=np.zeros_like(m), pp=picked.pp, chunks=chunks, microbatches=m),
         depth(name, rank=picked.pp - 1, pp=picked.pp, chunks=chunks, microbatches=m),
     )
-    return fits(pricing, memory_bound(pricing, picked, depths, LEANEST[choices.recompute[rows]], own_load))
-
-
-def _without_ends(load: Loads) -> Loads:
-    """Both ends lie on one rank of a V, which may then hold next to no layers."""
-    nothing = np.zeros_like(load.base)
-    return replace(load, first_layers=nothing, last_layers=nothing)
+    folded = find_family(name).placement != "loop"
+    lean = LEANEST[choices.recompute[rows]]
+    return fits(pricing, memory_bound(pricing, picked, depths, lean, load.take(rows), folded=folded))
 
 
 def _take_variants(variants: Variants, rows: Column) -> Variants:

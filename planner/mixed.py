@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from planner.bounds import depth
 from planner.columns import COLUMNS, LayerTimes, LayoutColumns, Seconds, choice_columns, mode_times
 from planner.costs import memory
-from planner.rank_bounds import Pricing, rank_bytes
+from planner.rank_bounds import Pricing, rank_bytes, waiting_share
 from planner.schedules.families import find_family
 from planner.space import RECOMPUTES, Choices, Column, Space, Variants
 
@@ -104,6 +104,7 @@ def mixed_bounds(
     most = most_layers(pricing, columns, ranks)
     times = mode_times(space, picked, pricing.software, pricing.costs, range(len(RECOMPUTES)))
     seconds = microbatches * _slowest(space.model.layers, most, times, ranks)
+    seconds = seconds * (1 + waiting_share(pricing, columns.world_size))
     # With room for one layer more than the average, every rank can do without recomputing.
     even = -(-space.model.layers // columns.pp) + 1
     useful = ((most[0] < even[:, None]) & ranks.exists).any(axis=1)

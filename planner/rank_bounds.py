@@ -16,7 +16,8 @@ from planner.columns import LayerTimes, LayoutColumns, Seconds
 from planner.costs import memory
 from planner.costs.compute import ELEMENT_BYTES, Slice, optimizer_seconds
 from planner.costs.flops import Number
-from planner.costs.rates import reduction_seconds
+from planner.costs.price import straggling
+from planner.costs.rates import beside, reduction_seconds
 from planner.costs.software import Software
 from profiles.cluster import ClusterSpec
 from profiles.costs import CostTable
@@ -108,19 +109,28 @@ def rank_bytes(pricing: Pricing, columns: LayoutColumns, recompute: Number) -> R
 
 
 def memory_bound(
-    pricing: Pricing, columns: LayoutColumns, depths: tuple[Seconds, Seconds], recompute: Number, load: Loads
+    pricing: Pricing,
+    columns: LayoutColumns,
+    depths: tuple[Seconds, Seconds],
+    recompute: Number,
+    load: Loads,
+    *,
+    folded: bool = False,
 ) -> Seconds:
     """Return the least bytes of the fullest rank; `depths` are those of the first and the last rank.
 
     The fullest is at least the first, the last, and the one that has the average of the layers rounded up.
+    `folded`: the first rank holds both ends of the model.
     """
-    alone = (columns.pp == 1) * 1.0
+    alone = np.where(folded, 1.0, columns.pp == 1)
     average = -(-pricing.model.layers // columns.pp)
     parts = rank_bytes(pricing, columns, recompute)
-    first = parts.total(layers=load.first_layers, depth=depths[0], first=1.0, last=alone)
-    last = parts.total(layers=load.last_layers, depth=depths[1], first=alone, last=1.0)
+    peak = parts.total(layers=load.first_layers, depth=depths[0], first=1.0, last=alone)
+    if not folded:
+        last = parts.total(layers=load.last_layers, depth=depths[1], first=alone, last=1.0)
+        peak = np.maximum(peak, last)
     other = parts.total(layers=average, depth=np.minimum(*depths), first=0.0, last=0.0)
-    return np.asarray(np.maximum(np.maximum(first, last), other))
+    return np.asarray(np.maximum(peak, other))
 
 
 def after_pipeline(
@@ -141,7 +151,8 @@ def after_pipeline(
         most = np.maximum(1, load.most)
         hiding = load.most * times.block.hiding + times.first_alone.hiding
         hiding = hiding + np.where(columns.pp == 1, 1.0, 1.0 - ends) * times.last_alone.hiding
-        exposed = np.maximum(reduced / most, reduced - hiding * (1 - 1 / most))
+        # More blocks and more to hide behind never expose more, so the most of either bounds it.
+        exposed = reduced / most + beside(hiding * (1 - 1 / most), reduced * (1 - 1 / most))
     shard = np.where(columns.zero > 0, columns.dp, 1)
     largest = np.maximum(
         held_parameters(model, columns.tp, load.first_layers, first=1.0, last=0.0),
@@ -153,7 +164,12 @@ def after_pipeline(
     else:
         gradient = memory.gradient_element_bytes(pricing.software, columns.precision)
         update = optimizer_seconds(device, largest / shard, gradient, ELEMENT_BYTES[columns.precision])
-    return np.asarray(np.maximum(0.0, exposed) + update)
+    return np.asarray(exposed + update)
+
+
+def waiting_share(pricing: Pricing, world_size: Number) -> Number:
+    """Return the share of the pipeline's time that nodes wait for the slowest; measured costs contain it."""
+    return 0.0 if pricing.costs is not None else straggling(pricing.cluster, world_size)
 
 
 def fits(pricing: Pricing, peak_bytes: Seconds) -> NDArray[np.bool_]:

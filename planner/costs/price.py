@@ -11,7 +11,7 @@ import numpy as np
 
 from planner.costs import memory, pipeline
 from planner.costs.compute import ELEMENT_BYTES, Slice, optimizer_seconds, peak_flops
-from planner.costs.flops import block_flops, model_flops
+from planner.costs.flops import Number, block_flops, model_flops
 from planner.costs.interval import interval
 from planner.costs.pipeline import Pipeline
 from planner.costs.rates import (
@@ -300,7 +300,7 @@ def _time(
     stretch = max(1.0, line.busy[slowest] / sum(parts.values())) if line.shared else 1.0
     parts = {name: seconds * stretch for name, seconds in parts.items()}
     bubble = max(0.0, line.seconds - line.busy[slowest])
-    waiting = 0.0 if costs is not None else straggling(cluster, layout) * line.seconds
+    waiting = 0.0 if costs is not None else float(straggling(cluster, layout.world_size)) * line.seconds
     parts["pp_comm"] = max(0.0, line.seconds - bubble - sum(parts.values()))
     update = max(updates)
     if costs is not None:
@@ -308,10 +308,9 @@ def _time(
     return TimeBreakdown(**parts, dp_comm=max(0.0, *exposed), optimizer=update, bubble=bubble + waiting)
 
 
-def straggling(cluster: ClusterSpec, layout: Layout) -> float:
+def straggling(cluster: ClusterSpec, world_size: Number) -> Number:
     """Return the share of a step in which the ranks of all nodes wait for the slowest node."""
-    nodes = max(1.0, layout.world_size / cluster.devices_per_node)
-    return STRAGGLER_SHARE * float(np.log2(nodes))
+    return STRAGGLER_SHARE * np.log2(np.maximum(1.0, world_size / cluster.devices_per_node))
 
 
 def _recomputed_flops(model: ModelSpec, layout: Layout, layers: tuple[int, ...]) -> float:
