@@ -17,6 +17,8 @@ from profiles.documents import Record
 from profiles.errors import FieldError
 from profiles.model import ModelSpec
 
+CUSTOM = "custom"  # the schedule of a layout that spells its actions out
+
 Recompute = Literal["none", "selective", "full"]
 RankOrder = Literal["tp-dp-pp", "tp-pp-dp", "dp-tp-pp", "dp-pp-tp", "pp-tp-dp", "pp-dp-tp"]
 
@@ -54,6 +56,7 @@ class Layout(Record):
     layers_per_stage: tuple[int, ...] | None = None
     overlap: Overlap = Field(default_factory=Overlap)
     rank_order: RankOrder = "tp-dp-pp"
+    actions: tuple[str, ...] | None = None  # of a custom schedule: a row (0F0,0B0 …) a pipeline rank
     flush_every: PositiveInt | None = None  # asynchronous schedules: steps that overlap
 
     @model_validator(mode="after")
@@ -64,6 +67,11 @@ class Layout(Record):
                 ("global_batch",),
                 f"{self.global_batch} is not a multiple of dp · microbatch = {self.dp} · {self.microbatch}"
                 f" = {sequences}; use {max(1, self.global_batch // sequences) * sequences}",
+            )
+        if (self.schedule == CUSTOM) != (self.actions is not None):
+            raise FieldError(
+                ("schedule",),
+                f"'{CUSTOM}' and actions go together; name a family, or a schedule file (.json, .csv)",
             )
         if self.layers_per_stage is not None:
             if len(self.layers_per_stage) != self.stages:

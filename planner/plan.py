@@ -13,6 +13,14 @@ from typing import Any, Literal, TypeVar
 from pydantic import Field, NonNegativeFloat, NonNegativeInt
 
 from planner.layout import Layout, check_layout
+from planner.layout_schedule import (
+    check_match,
+    names_file,
+    read_schedule_file,
+    schedule_of,
+    with_schedule,
+)
+from planner.schedules import check
 from profiles.cluster import ClusterSpec
 from profiles.documents import Document, Record, read_document, validate, write_yaml
 from profiles.errors import FieldError
@@ -122,7 +130,7 @@ def plan_from_data(data: Any, folder: Path) -> Plan:
     raw = validate(_PlanFile, data)
     model = _at("model", lambda: resolve_model(raw.model, folder))
     cluster = _at("cluster", lambda: resolve_cluster(raw.cluster, folder))
-    layout = _at("layout", lambda: validate(Layout, raw.layout))
+    layout = _at("layout", lambda: _layout(raw.layout, folder))
     _at("layout", lambda: check_layout(layout, model))
     if layout.world_size > cluster.devices:
         raise FieldError(
@@ -131,6 +139,20 @@ def plan_from_data(data: Any, folder: Path) -> Plan:
             f" the cluster has {cluster.devices} devices",
         )
     return Plan(model=model, cluster=cluster, layout=layout, estimate=raw.estimate, provenance=raw.provenance)
+
+
+def _layout(data: dict[str, Any], folder: Path) -> Layout:
+    """Read a layout; a schedule of its own, spelled out or in a file, is proved and must match it."""
+    name = data.get("schedule")
+    if isinstance(name, str) and names_file(name):
+        rest = {key: value for key, value in data.items() if key != "schedule"}
+        return with_schedule(validate(Layout, rest), read_schedule_file(folder / name), name=name)
+    layout = validate(Layout, data)
+    if layout.actions is not None:
+        schedule = schedule_of(layout)
+        check(schedule)
+        check_match(layout, schedule, name="actions")
+    return layout
 
 
 def save_plan(path: Path, plan: Plan) -> None:

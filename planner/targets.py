@@ -125,7 +125,7 @@ def check_target(layout: Layout, model: ModelSpec, target: Target) -> None:
     who = target.framework
     if target.schedules is not None and layout.schedule not in target.schedules:
         raise FieldError(("schedule",), f"{who} runs {_list(target.schedules)}, not '{layout.schedule}'")
-    if not target.asynchronous and not find_family(layout.schedule).flush:
+    if not target.asynchronous and not flushes(layout):
         raise FieldError(
             ("schedule",),
             f"{layout.schedule} updates weights while microbatches are in flight, which {who} does not do;"
@@ -151,12 +151,21 @@ def check_target(layout: Layout, model: ModelSpec, target: Target) -> None:
 
 
 def _check_tie(layout: Layout) -> None:
-    if not find_family(layout.schedule).flush:
+    if not flushes(layout):
         raise FieldError(
             ("schedule",),
             f"{layout.schedule} updates every stage at another time, so a token embedding tied across stages"
             " would not stay one; set model.tied_embeddings to false, or use a schedule with a flush",
         )
+
+
+def flushes(layout: Layout) -> bool:
+    """Whether every step ends before the next begins.
+
+    Raises:
+        ScheduleError: when there is no schedule of that name.
+    """
+    return layout.actions is not None or find_family(layout.schedule).flush
 
 
 def _check_memory_options(layout: Layout, target: Target) -> None:

@@ -11,7 +11,8 @@ from torch import Tensor, nn
 
 from planner.costs import stage_layers
 from planner.layout import Layout
-from planner.schedules import LoweredSchedule, Schedule, build, check_cells, check_lowered, lower
+from planner.layout_schedule import schedule_of
+from planner.schedules import LoweredSchedule, Schedule, check_cells, check_lowered, lower
 from profiles.model import ModelSpec
 from runtime.data_parallel import GradientReducer
 from runtime.executor import Executor, StepData
@@ -43,15 +44,7 @@ def lowered_schedule(layout: Layout, *, steps: int = 1) -> LoweredSchedule:
     Raises:
         ScheduleError: when the family has no schedule for these numbers.
     """
-    return proved(
-        build(
-            layout.schedule,
-            ranks=layout.pp,
-            microbatches=layout.microbatches,
-            chunks=layout.chunks,
-            steps=steps,
-        )
-    )
+    return proved(schedule_of(layout, steps=steps))
 
 
 def message_edges(lowered: LoweredSchedule) -> set[Edge]:

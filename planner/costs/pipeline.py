@@ -6,15 +6,17 @@ The closed forms serve the search's pruning and are printed beside; a plan's pri
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 
 import numpy as np
 
 from planner.costs.flops import Number
+from planner.schedules.action import Kind, Schedule
 from planner.schedules.families import FAMILIES, build
 from planner.schedules.shared import simulate_shared
 from planner.schedules.simulate import simulate
+from planner.schedules.text import parse_schedule
 from planner.schedules.times import StageTimes
 
 SETTLED = 2  # rounds after which a schedule repeats
@@ -38,6 +40,8 @@ class Pipeline:
     simulated: bool
     shared: bool = False
     note: str = ""
+    weight_versions: tuple[int, ...] = ()  # per rank, of asynchronous ones
+    updates: int = 1  # optimizer steps in a step
 
 
 def closed_seconds(
@@ -64,15 +68,23 @@ def run(
     chunks: int,
     microbatches: int,
     cores_per_rank: float | None = None,
+    actions: tuple[str, ...] | None = None,
+    overlapped: int = 1,
 ) -> Pipeline:
     """Simulate `schedule`, in part if it is long: in the steady state a step grows by a fixed amount a round.
 
     With `cores_per_rank`, pipeline ranks share processors: there are that many for each rank's worth of
     processes, `times` are processor seconds, and `busy` is the time they take while others compute too.
+    `actions` are those of a schedule that the user wrote. An asynchronous family is priced with `overlapped`
+    steps between two flushes, of which each takes an equal share; its updates are left to the caller.
 
     Raises:
         ScheduleError: when the family has no schedule for these numbers.
     """
+    if actions is not None:
+        return _priced(parse_schedule("\n".join(actions)).schedule, times, cores_per_rank)
+    if any(family.name == schedule and not family.flush for family in FAMILIES):
+        return _overlapping(schedule, times, ranks, microbatches, overlapped, cores_per_rank)
     if schedule not in {family.name for family in FAMILIES}:
         return _closed(schedule, times, ranks=ranks, chunks=chunks, microbatches=microbatches)
     total = 2 * microbatches * ranks * chunks
@@ -101,7 +113,27 @@ def run(
 def _simulate(  # noqa: PLR0917 (private, called three times)
     schedule: str, times: StageTimes, ranks: int, chunks: int, microbatches: int, cores: float | None
 ) -> Pipeline:
-    built = build(schedule, ranks=ranks, microbatches=microbatches, chunks=chunks)
+    return _priced(build(schedule, ranks=ranks, microbatches=microbatches, chunks=chunks), times, cores)
+
+
+def _overlapping(  # noqa: PLR0917 (private, called once)
+    schedule: str, times: StageTimes, ranks: int, microbatches: int, steps: int, cores: float | None
+) -> Pipeline:
+    """Price one of `steps` steps that overlap: 1F1B over all of their microbatches, then a flush."""
+    built = build(schedule, ranks=ranks, microbatches=microbatches, steps=steps)
+    whole = run("1f1b", times, ranks=ranks, chunks=1, microbatches=microbatches * steps, cores_per_rank=cores)
+    seconds = whole.seconds / steps
+    return replace(
+        whole,
+        seconds=seconds,
+        ends=(seconds,) * ranks,
+        busy=tuple(each / steps for each in whole.busy),
+        weight_versions=built.weight_versions,
+        updates=sum(action.kind == Kind.U for action in built.actions[0]) // steps,
+    )
+
+
+def _priced(built: Schedule, times: StageTimes, cores: float | None) -> Pipeline:
     timeline = simulate(built, times) if cores is None else simulate_shared(built, times, cores=cores)
     return Pipeline(
         seconds=timeline.makespan,

@@ -101,13 +101,14 @@ def assess(
     """Price `layout` and keep the intermediate values; see `price`."""
     notes: list[str] = []
     table = _usable(model, costs, notes)
-    crowded = cluster.device.vendor == "cpu" and layout.world_size > _cores(cluster)
+    cores = cores_per_rank(cluster, layout)
+    crowded = cores is not None
     if table is not None:
         pieces = measured_pieces(model, cluster, layout, table, processor_seconds=crowded)
     else:
         pieces = analytic_pieces(model, cluster, layout, software)
     stages = _stages(model, layout, pieces)
-    line = _pipeline(layout, pieces, stages, _cores(cluster) if crowded else None)
+    line = _pipeline(layout, pieces, stages, cores)
     if line.note:
         notes.append(line.note)
     if crowded:
@@ -197,15 +198,15 @@ def _stages(model: ModelSpec, layout: Layout, pieces: Pieces) -> Stages:
     return Stages(layers=layers, **{name: tuple(row) for name, row in rows.items()})
 
 
-def _pipeline(layout: Layout, pieces: Pieces, stages: Stages, cores: int | None) -> Pipeline:
-    """Run the schedule on paper; with `cores`, all ranks share that many processors."""
+def stage_times(layout: Layout, pieces: Pieces, stages: Stages) -> StageTimes:
+    """Return the seconds of every stage and of the transfers between them."""
     count = len(stages.layers)
     hop = 0.0 if layout.overlap.pp or layout.pp == 1 else pieces.hop_seconds + pieces.hop_latency
     backward = [
         stages.backward[s] + stages.recompute[s] + stages.tp_backward[s] + (s > 0) * hop for s in range(count)
     ]
     weight = [min(stages.weight_gradient[s], backward[s]) for s in range(count)]
-    times = StageTimes(
+    return StageTimes(
         forward=tuple(stages.forward[s] + stages.tp_forward[s] + (s < count - 1) * hop for s in range(count)),
         backward=tuple(backward),
         input_gradient=tuple(b - w for b, w in zip(backward, weight, strict=True)),
@@ -213,14 +214,27 @@ def _pipeline(layout: Layout, pieces: Pieces, stages: Stages, cores: int | None)
         latency=0.0 if hop else pieces.hop_latency,
         wire=(0.0 if hop else pieces.hop_seconds,) * (count - 1),
     )
+
+
+def _pipeline(layout: Layout, pieces: Pieces, stages: Stages, cores: float | None) -> Pipeline:
+    """Run the schedule on paper; with `cores`, the processes of a rank share that many processors."""
     return pipeline.run(
         layout.schedule,
-        times,
+        stage_times(layout, pieces, stages),
         ranks=layout.pp,
         chunks=layout.chunks,
         microbatches=layout.microbatches,
-        cores_per_rank=None if cores is None else cores / (layout.tp * layout.dp),
+        cores_per_rank=cores,
+        actions=layout.actions,
+        overlapped=layout.overlapped_steps,
     )
+
+
+def cores_per_rank(cluster: ClusterSpec, layout: Layout) -> float | None:
+    """Return the processors for the processes of a pipeline rank, where there are too few for all."""
+    if cluster.device.vendor != "cpu" or layout.world_size <= _cores(cluster):
+        return None
+    return _cores(cluster) / (layout.tp * layout.dp)
 
 
 def _parameters(
@@ -257,7 +271,9 @@ def _time(
         forward = sum(stages.forward[s] for s in own)
         backward = sum(stages.backward[s] + stages.recompute[s] for s in own)
         seconds = float(reduction_seconds(cluster, layout, software, parameters[rank], costs))
-        if layout.overlap.dp:
+        if line.weight_versions:
+            seconds *= line.updates  # an update waits for its own sum
+        elif layout.overlap.dp:
             # What is summed last: the first block's gradients; measured costs are of our own runtime, which
             # sums a whole stage once its last backward has ended.
             parts_of_rank = blocks if costs is None else layout.chunks
@@ -302,7 +318,7 @@ def _time(
     bubble = max(0.0, line.seconds - line.busy[slowest])
     waiting = 0.0 if costs is not None else float(straggling(cluster, layout.world_size)) * line.seconds
     parts["pp_comm"] = max(0.0, line.seconds - bubble - sum(parts.values()))
-    update = max(updates)
+    update = max(updates) * line.updates
     if costs is not None:
         update += agreement_seconds(layout, costs) + (costs.step_overhead_seconds or 0.0)
     return TimeBreakdown(**parts, dp_comm=max(0.0, *exposed), optimizer=update, bubble=bubble + waiting)
@@ -359,8 +375,9 @@ def _memory(
         if layout.stages - 1 in own:
             kept += float(memory.head_activation_bytes(model, software, part))
             transient = max(transient, float(memory.head_workspace_bytes(model, software, part)))
+        versions = line.weight_versions[rank] if line.weight_versions else 1
         row = {
-            "weights": float(memory.weight_bytes(count, layout.precision, layout.dp, layout.zero)),
+            "weights": versions * float(memory.weight_bytes(count, layout.precision, layout.dp, layout.zero)),
             "gradients": float(
                 memory.gradient_bytes(count, software, layout.precision, layout.dp, layout.zero)
             ),

@@ -63,3 +63,16 @@ def test_shared_processors_cannot_be_outrun() -> None:
     work = 4 * 8 * 3.0
     assert shared.seconds >= max(alone.seconds, work / 2)
     assert shared.seconds <= work / 2 + alone.seconds
+
+
+@pytest.mark.parametrize("name", ["pipedream", "pipedream-2bw"])
+@pytest.mark.parametrize("steps", [1, 3, 40])
+def test_steps_that_overlap_share_one_fill_and_drain(name: str, steps: int) -> None:
+    """m microbatches of every step without a bubble, and (p − 1)·(F + B) once in `steps` steps."""
+    line = run(name, StageTimes.uniform(stages=4), ranks=4, chunks=1, microbatches=6, overlapped=steps)
+    assert line.seconds == pytest.approx(6 * 3 + 3 * 3 / steps)
+    assert line.busy == pytest.approx((18.0,) * 4)
+    assert line.in_flight == (4.0, 3.0, 2.0, 1.0)
+    overlapping = {"pipedream": (4, 3, 2, 1), "pipedream-2bw": (2, 2, 2, 2)}[name]
+    assert line.weight_versions == (overlapping if steps > 1 or name == "pipedream" else (1, 1, 1, 1))
+    assert line.updates == {"pipedream": 6, "pipedream-2bw": 1}[name]

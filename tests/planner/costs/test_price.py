@@ -130,3 +130,22 @@ def test_importing_the_costs_is_light() -> None:
     code = "import sys, planner.costs; print('torch' in sys.modules, 'scipy' in sys.modules)"
     out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert out.stdout.split() == ["False", "False"]
+
+
+def test_weight_versions_and_updates_of_asynchronous_schedules_are_priced(
+    gpt: ModelSpec, selene: ClusterSpec
+) -> None:
+    shared = {"tp": 8, "pp": 4, "global_batch": 32}
+    flush, many, two = (
+        price(gpt, selene, Layout(schedule=name, **shared)) for name in ("1f1b", "pipedream", "pipedream-2bw")
+    )
+    assert two.step_seconds < flush.step_seconds
+    assert two.time.bubble < flush.time.bubble / 2
+    assert many.time.optimizer == pytest.approx(32 * flush.time.optimizer)
+    assert two.time.optimizer == pytest.approx(flush.time.optimizer)
+    for versions, estimate in (((4, 3, 2, 1), many), ((2, 2, 2, 2), two)):
+        for copies, ours, theirs in zip(
+            versions, estimate.memory.per_stage, flush.memory.per_stage, strict=True
+        ):
+            assert ours.weights == pytest.approx(copies * theirs.weights)
+            assert ours.optimizer == theirs.optimizer
