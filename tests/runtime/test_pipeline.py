@@ -321,6 +321,31 @@ def test_every_family_gives_the_gradients_of_one_process(run_ranks, family, rank
         assert worst <= 1e-12, (GROUPS[family, ranks][i], worst)
 
 
+# Stages 0 and 2 on the second rank, 1 and 3 on the first, whole and split backwards, weight gradients late.
+BY_HAND = (
+    "1F0,1F1,3F0,3I0,3F1,3B1,1I0,3W0,1B1,1W0",
+    "0F0,0F1,2F0,2F1,2I0,2B1,0I0,2W0,0B1,0W0",
+)
+
+
+@pytest.mark.parametrize(("tp", "dp", "tied"), [(1, 2, True), (2, 1, False)])
+def test_a_schedule_by_hand_gives_the_steps_of_one_process(run_ranks, tp, dp, tied):
+    spec = model(layers=5, tied_embeddings=tied)
+    layout = Layout(
+        tp=tp,
+        pp=2,
+        dp=dp,
+        chunks=2,
+        schedule="custom",
+        actions=BY_HAND,
+        global_batch=2 * dp,
+        layers_per_stage=(1, 2, 0, 2),
+        precision="fp64",
+    )
+    worst = run_layouts(run_ranks, spec, [layout], steps=3)
+    assert max(worst.values()) <= 1e-12, worst
+
+
 @pytest.mark.parametrize("recompute", ["none", "selective", "full"])
 @pytest.mark.parametrize(("tp", "pp", "dp", "tied"), [(2, 1, 2, False), (2, 2, 1, True)])
 def test_sequence_parallel_and_recompute_change_nothing(run_ranks, recompute, tp, pp, dp, tied):
