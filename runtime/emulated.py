@@ -44,14 +44,14 @@ def wait_until(moment: float) -> None:
 
 class _Timed(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, inputs: Tensor, stage: EmulatedStage) -> Tensor:
-        began, ctx.stage = stage.clock(), stage
+    def forward(ctx: Any, inputs: Tensor, stage: EmulatedStage, began: float) -> Tensor:
+        ctx.stage = stage
         result = inputs.new_zeros(()) if stage.last else inputs + 0.0
         wait_until(began + stage.forward_seconds)
         return result
 
     @staticmethod
-    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None]:
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None, None]:
         stage = ctx.stage
         began, result = stage.clock(), gradient.expand(stage.shape).clone()
         if stage.deferred.active:
@@ -59,7 +59,7 @@ class _Timed(torch.autograd.Function):
             wait_until(began + stage.input_seconds)
         else:
             wait_until(began + stage.backward_seconds)
-        return result, None
+        return result, None, None
 
 
 class EmulatedStage:
@@ -87,9 +87,10 @@ class EmulatedStage:
 
     def __call__(self, inputs: Tensor, targets: Tensor | None = None) -> Tensor:
         """Wait as long as the forward takes; on the last stage return a loss."""
+        began = self.clock()
         if not inputs.requires_grad:
             inputs = inputs.detach().requires_grad_()
-        result: Tensor = _Timed.apply(inputs, self)  # type: ignore[no-untyped-call]
+        result: Tensor = _Timed.apply(inputs, self, began)  # type: ignore[no-untyped-call]
         return result
 
 

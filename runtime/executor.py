@@ -6,8 +6,7 @@
                           SEND_*   start; never wait           RECV_*  post, together with a few that follow
                           REDUCE   sum the stage's gradients over dp: what its last backward left unsent
 
-What another rank waits for goes first: a message is sent before receives are posted and before the graph's
-end is tied up.
+What another rank waits for goes first: a message is sent before receives are posted.
 
 A single device is a pipeline of one stage: there is no other path for losses and gradients. The backward of
 every microbatch starts from 1 / (valid tokens of the global batch), and gradients are only ever added; that
@@ -21,17 +20,19 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Protocol
 
 import torch
 from torch import Tensor
+from torch.autograd import Variable
 
 from planner.schedules import Action, Kind, LoweredAction, LoweredSchedule
 from runtime.linear import DeferredGradients
 from runtime.recorder import Recorder
 from runtime.transport import Arrival, Transport
 
-RECEIVES_AHEAD = 4
+RECEIVES_AHEAD = 4  # posted where the rank is about to wait anyway
+BUSY_RECEIVES_AHEAD = 1  # posted where it is not
 
 Cell = tuple[int, int]  # stage, microbatch
 
@@ -90,46 +91,32 @@ class StepData:
         return 1.0 / max(1, valid if isinstance(valid, int) else valid[microbatch])
 
 
-class _Seed(torch.autograd.Function):
-    """Ends a stage's graph in a scalar whose backward starts from a gradient that arrives later.
-
-    The output's data is then free as soon as it is sent. Handing a gradient to `torch.autograd.backward`
-    instead makes torch check its shape with a symbolic algebra package: 2 s and 70 MB in every process.
-    """
-
-    @staticmethod
-    def forward(ctx: Any, output: Tensor, arrived: list[Tensor]) -> Tensor:
-        ctx.arrived = arrived
-        return output.new_empty(())
-
-    @staticmethod
-    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None]:
-        return ctx.arrived.pop(), None
-
-
 class _Flight:
     """One microbatch inside one stage, from F to B or W."""
 
     def __init__(self, inputs: Tensor, output: Tensor, buffers: list[Tensor]) -> None:
-        self._arrived: list[Tensor] = []
-        self._graph: tuple[Tensor, Tensor] | None = (output, inputs)
-        self._sealed = False
+        self._inputs = inputs
+        self._output: Tensor | None = output
         self.buffers = buffers
 
-    def seal(self) -> None:
-        """Let go of the output's data and keep its place in the graph only."""
-        assert self._graph is not None
-        output, inputs = self._graph
-        end: Tensor = _Seed.apply(output, self._arrived)  # type: ignore[no-untyped-call]
-        self._graph, self._sealed = (end, inputs), True
+    def let_go(self, nothing: Tensor) -> None:
+        """Drop the output's data, which has been handed on, and keep its place in the graph only."""
+        assert self._output is not None
+        if self._output._base is None and self._output is not self._inputs:  # a view's data is its base's
+            self._output.data = nothing
 
     def backward(self, gradient: Tensor) -> Tensor | None:
-        """Run the backward once, free the graph and return the gradient of the stage's input."""
-        assert self._graph is not None and self._sealed, "a microbatch has one forward and one backward"
-        (end, inputs), self._graph = self._graph, None
-        self._arrived.append(gradient)
-        end.backward()  # type: ignore[no-untyped-call]
-        return inputs.grad
+        """Run the backward once, free the graph and return the gradient of the stage's input.
+
+        The engine is called as `torch.autograd.backward` calls it, but for its check of the gradient's shape
+        against an output that is gone: that check costs more than the call, and its first use loads a
+        symbolic algebra package, 2 s and 70 MB in every process.
+        """
+        assert self._output is not None, "a microbatch has one backward"
+        output, self._output = self._output, None
+        engine = Variable._execution_engine
+        engine.run_backward((output,), (gradient,), False, False, (), True, accumulate_grad=True)
+        return self._inputs.grad
 
 
 class Executor:
@@ -157,6 +144,7 @@ class Executor:
         self._updates = updates
         self._receives = [a for a in self._actions if a.kind in (Kind.RECV_F, Kind.RECV_B)]
         self._final = _last_backwards(self._actions)
+        self._nothing = torch.empty(0)
 
     def step(self, data: StepData) -> dict[int, Tensor]:
         """Run all actions once; return the summed token losses by microbatch (empty but on the last stage).
@@ -165,7 +153,6 @@ class Executor:
         global batch.
         """
         self._begin(data)
-        self._post_receives()
         for place, action in enumerate(self._actions):
             self._recorder.begin(action)
             if place in self._final:
@@ -207,12 +194,11 @@ class Executor:
             self._finish((stage, microbatch))
         elif kind in (Kind.SEND_F, Kind.SEND_B):
             assert self._transport is not None
-            if self._posted < self._due:  # a send may wait for older ones; nobody may wait for our receives
-                self._post_receives()
+            self._post_receives(0)  # a send may wait for older ones; nobody may wait for our receives
             self._transport.send(self._outgoing.pop(action.action), peer=action.peer, tag=action.tag)
             if kind == Kind.SEND_F:
-                self._flights[stage, microbatch].seal()
-            self._post_receives()
+                self._flights[stage, microbatch].let_go(self._nothing)
+            self._post_receives(BUSY_RECEIVES_AHEAD)
         elif kind in (Kind.RECV_F, Kind.RECV_B):
             self._due += 1
         elif kind == Kind.REDUCE:
@@ -221,9 +207,9 @@ class Executor:
             assert self._updates is not None, "only asynchronous schedules update within a step"
             self._updates.update(stage)
 
-    def _post_receives(self) -> None:
-        """Post receives up to a few beyond the current place, in the order of the list."""
-        until = min(self._due + RECEIVES_AHEAD, len(self._receives))
+    def _post_receives(self, ahead: int) -> None:
+        """Post receives up to `ahead` beyond the current place, in the order of the list."""
+        until = min(self._due + ahead, len(self._receives))
         for action in self._receives[self._posted : until]:
             assert self._transport is not None
             self._arrivals[action.action] = self._transport.receive(peer=action.peer, tag=action.tag)
@@ -234,21 +220,19 @@ class Executor:
         handed = self._handed.pop(action, None)
         if handed is not None:
             return handed
-        self._post_receives()
+        self._post_receives(RECEIVES_AHEAD)
         self._recorder.waits()
         buffer = self._arrivals.pop(action).take()
         self._recorder.waited()
         buffers.append(buffer)
         return buffer
 
-    def _hand_on(self, sends: Action, receives: Action, tensor: Tensor) -> bool:
-        """Keep `tensor` for the stage of this rank that takes it, or for its SEND; return if it leaves."""
-        leaves = self._placement[receives.stage] != self._rank
-        if leaves:
-            self._outgoing[sends] = tensor
-        else:
+    def _hand_on(self, sends: Action, receives: Action, tensor: Tensor) -> None:
+        """Keep `tensor` for its SEND, or for the stage of this rank that takes it."""
+        if self._placement[receives.stage] == self._rank:
             self._handed[receives] = tensor
-        return leaves
+        else:
+            self._outgoing[sends] = tensor
 
     def _forward(self, stage: int, microbatch: int) -> None:
         module, last = self._stages[stage], stage == self._last
@@ -258,7 +242,6 @@ class Executor:
             inputs = self._data.tokens[microbatch]
         else:
             inputs = self._take(Action(Kind.RECV_F, stage, microbatch), buffers).detach().requires_grad_()
-        leaves = False
         if last:
             assert self._data.targets is not None
             output = module(inputs, self._data.targets[microbatch])
@@ -269,10 +252,10 @@ class Executor:
                 Action(Kind.SEND_F, stage, microbatch),
                 Action(Kind.RECV_F, stage + 1, microbatch),
             )
-            leaves = self._hand_on(sends, receives, output.detach())
-        flight = self._flights[stage, microbatch] = _Flight(inputs, output, buffers)
-        if not leaves:
-            flight.seal()
+            self._hand_on(sends, receives, output.detach())
+            if self._nothing.dtype != output.dtype or self._nothing.device != output.device:
+                self._nothing = output.new_empty(0)
+        self._flights[stage, microbatch] = _Flight(inputs, output, buffers)
 
     def _backward(self, kind: Kind, stage: int, microbatch: int) -> None:
         flight, deferred = self._flights[stage, microbatch], self._stages[stage].deferred

@@ -11,7 +11,7 @@ in one order. Posting ahead keeps that order.
 from __future__ import annotations
 
 from collections import deque
-from dataclasses import dataclass
+from typing import NamedTuple
 
 import torch
 import torch.distributed as dist
@@ -19,8 +19,7 @@ import torch.distributed as dist
 from runtime.mesh import Mesh
 
 
-@dataclass(frozen=True)
-class Arrival:
+class Arrival(NamedTuple):
     """A posted receive."""
 
     work: dist.Work
@@ -53,8 +52,7 @@ class Transport:
         """Start sending `tensor` to pipeline rank `peer`."""
         tensor = tensor.contiguous()
         group, place, tag = self._channel(self._mesh.pp.rank, peer, peer, tag)
-        work = dist.isend(tensor, group=group, group_dst=place, tag=tag)
-        assert work is not None
+        work = group.send([tensor], place, tag)
         self._sends.append((work, tensor))
         while self._sends and self._sends[0][0].is_completed():
             self._sends.popleft()
@@ -69,8 +67,7 @@ class Transport:
             else torch.empty(self._shape, dtype=self._dtype, device=self._mesh.device)
         )
         group, place, tag = self._channel(peer, self._mesh.pp.rank, peer, tag)
-        work = dist.irecv(buffer, group=group, group_src=place, tag=tag)
-        assert work is not None
+        work = group.recv([buffer], place, tag)
         return Arrival(work, buffer)
 
     def release(self, buffer: torch.Tensor) -> None:

@@ -4,7 +4,8 @@
 
 Waiting stages (real compute on fewer cores than ranks cannot rank schedules): p = 4, F = I = W = 10 ms a rank
 and microbatch; the longest time of a rank in one step, median and best of the rounds, and the simulated one.
-The two stages differ in their autograd graphs: torch finds the weight gradient by walking the graph.
+Where the backward is split the two stages differ in their autograd graphs: torch finds the weight gradient by
+walking the graph, so its stage has a weight with a wait of its own.
 Real compute: processor time summed over the ranks and peak resident memory, of a small transformer.
 Ranks are forked gloo processes with one thread each. Run it on a quiet machine.
 """
@@ -35,6 +36,7 @@ from torch.distributed.pipelining import (
 
 from planner.layout import Layout
 from planner.schedules import StageTimes, build, simulate
+from planner.schedules.families import find_family
 from profiles.model import ModelSpec
 from runtime.bench.ranks import run_ranks
 from runtime.emulated import EmulatedStage, NoReduction, wait_precisely, wait_until
@@ -65,10 +67,10 @@ BIG = ModelSpec(layers=8, hidden=256, heads=8, vocab=1000, seq_len=256, tied_emb
 
 class _Wait(torch.autograd.Function):
     @staticmethod
-    def forward(ctx, tensor, forward_seconds, backward_seconds):
-        began, ctx.seconds = time.perf_counter(), backward_seconds
+    def forward(ctx, tensor, until, backward_seconds):
+        ctx.seconds = backward_seconds
         result = tensor + 0.0
-        wait_until(began + forward_seconds)
+        wait_until(until)
         return result
 
     @staticmethod
@@ -79,16 +81,30 @@ class _Wait(torch.autograd.Function):
 
 
 class WaitingModule(nn.Module):
-    """A stage for torch's schedules: the forward waits F, the input gradient I, the weight gradient W."""
+    """A stage for torch's schedules: the forward waits F, the backward I + W."""
 
     def __init__(self, seconds):
         super().__init__()
-        self.weight = nn.Parameter(torch.zeros(SHAPE[1:], dtype=torch.float64))
         self.seconds = seconds
 
     def forward(self, inputs):
-        weight = _Wait.apply(self.weight, 0.0, self.seconds)
-        return _Wait.apply(inputs, self.seconds, self.seconds) + weight
+        began = time.perf_counter()
+        if not inputs.requires_grad:
+            inputs = inputs.detach().requires_grad_()
+        return _Wait.apply(inputs, began + self.seconds, 2 * self.seconds)
+
+
+class SplitWaitingModule(WaitingModule):
+    """The same for a split backward: I waits in the graph of the input, W in that of the weight."""
+
+    def __init__(self, seconds):
+        super().__init__(seconds)
+        self.weight = nn.Parameter(torch.zeros(SHAPE[1:], dtype=torch.float64))
+
+    def forward(self, inputs):
+        began = time.perf_counter()
+        weight = _Wait.apply(self.weight, began, self.seconds)
+        return _Wait.apply(inputs, began + self.seconds, self.seconds) + weight
 
 
 def theirs(name, microbatches, make_module, example, loss):
@@ -166,7 +182,8 @@ def waiting(place, name, microbatches, rounds, output):
     def example(stage):
         return (torch.zeros(1, SHAPE[1], dtype=torch.float64, requires_grad=stage > 0),)
 
-    peer = theirs(name, microbatches, lambda stage: WaitingModule(seconds), example, lambda y, _: y.sum())
+    module = SplitWaitingModule if find_family(name).split else WaitingModule
+    peer = theirs(name, microbatches, lambda stage: module(seconds), example, lambda y, _: y.sum())
     own = ours_waiting(name, microbatches)
     samples = {"theirs": [], "ours": []}
     for _ in range(rounds + 1):
