@@ -8,7 +8,9 @@ import jinja2
 
 from launcher.charts import bar_chart, line_chart
 from launcher.compare import compare
+from launcher.drawing.step_svg import step_svg
 from launcher.run_directory import RunDirectory
+from launcher.run_timelines import step_timelines
 from planner.plan import Estimate, Plan
 from profiles.units import format_bytes, format_seconds
 
@@ -61,11 +63,18 @@ def render_report(plan: Plan, predicted: Estimate, run: RunDirectory | None) -> 
                 mark=predicted.step_seconds,
                 from_zero=True,
             ),
-            timelines=(),
+            timelines=_timelines(plan, run),
             notes=[note for _, estimate in estimates for note in estimate.notes],
             provenance={**predicted.provenance, **(measured.provenance if measured else {})},
         )
     )
+
+
+def _timelines(plan: Plan, run: RunDirectory | None) -> list[dict[str, str]]:
+    """Return the drawings of a step, the predicted above the measured, on one scale."""
+    timelines = step_timelines(plan, run)
+    title = "A step, predicted and measured" if len(timelines) > 1 else "A step, predicted"
+    return [{"title": title, "svg": step_svg(timelines)}]
 
 
 def _memory_rows(estimates: list[tuple[str, Estimate]]) -> list[tuple[str, dict[str, float]]]:

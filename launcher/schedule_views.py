@@ -8,6 +8,7 @@ from rich.style import Style
 from rich.text import Text
 
 from launcher.console import stdout_console, table
+from launcher.drawing.palette import heat
 from launcher.drawing.terminal import column_seconds, draw, legend
 from launcher.schedule_request import Frontier, ScheduleRequest
 from planner.schedules import Timeline
@@ -114,7 +115,4 @@ def print_heatmap(name: str, cells: Mapping[tuple[int, int], float | None]) -> N
 def _heat(bubble: float | None) -> Text:
     if bubble is None:
         return Text("–", style="dim")
-    # From green (no bubble) through yellow to red (half of the time and more).
-    share = min(bubble / 0.5, 1.0)
-    red, green = min(255, round(510 * share)), min(220, round(440 * (1 - share)))
-    return Text(f"{bubble:4.0%}", Style(color="#101010", bgcolor=f"#{red:02x}{green:02x}50"))
+    return Text(f"{bubble:4.0%}", Style(color="#101010", bgcolor=heat(bubble)))

@@ -12,7 +12,7 @@ import torch.distributed as dist
 
 from planner.job import Job
 from planner.plan import RankMemory
-from planner.schedules import LoweredSchedule
+from planner.schedules import LoweredSchedule, StepTimeline
 from profiles.corpus import Tokens
 from profiles.documents import plain, write_text
 from runtime.asynchronous import AsynchronousTrainer
@@ -153,12 +153,17 @@ class Session:
         steps = f"step {first}" if first == last else f"steps {first} to {last}"
         if self._mesh.rank == 0:
             origin = min(own + spans[0].start for own, spans in ranks)
-            timeline = [
-                cell
-                for rank, (own, spans) in enumerate(ranks)
-                for cell in cells(spans, rank=rank, origin=origin - own)
-            ]
-            write_trace(self._run / "trace.json", timeline, f"{self._job.name}, {steps}")
+            timeline = StepTimeline(
+                title=f"{self._job.name}, {steps}",
+                cells=tuple(
+                    cell
+                    for rank, (own, spans) in enumerate(ranks)
+                    for cell in cells(spans, rank=rank, origin=origin - own)
+                ),
+                seconds=self._step_seconds[-1] * len(results),
+                steps=len(results),
+            )
+            write_trace(self._run / "trace.json", timeline)
 
     def _record(self, peaks: tuple[int, ...]) -> None:
         """Write what was measured."""

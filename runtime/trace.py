@@ -9,11 +9,11 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
-from planner.schedules import Kind, LoweredAction
+from planner.schedules import Cell, Kind, LoweredAction, StepTimeline, chrome_trace
+from profiles.documents import write_text
 from runtime.recorder import Span
 
 BACKWARD = (Kind.B, Kind.I, Kind.W)
@@ -67,20 +67,6 @@ def _phase(spans: Sequence[Span], name: str) -> float:
     return sum(span.end - span.start for span in spans if span.label == name)
 
 
-@dataclass(frozen=True, kw_only=True)
-class Cell:
-    """One interval of a rank's timeline, in seconds from the start of the step."""
-
-    rank: int
-    name: str
-    kind: str  # F, B, I, W, U, a message, or a phase
-    stage: int
-    microbatch: int
-    start: float
-    ready: float
-    end: float
-
-
 def cells(spans: Sequence[Span], *, rank: int, origin: float) -> list[Cell]:
     """Return the spans of one rank as cells, with times from `origin`."""
     result = []
@@ -100,27 +86,6 @@ def cells(spans: Sequence[Span], *, rank: int, origin: float) -> list[Cell]:
     return result
 
 
-def chrome_trace(timeline: Sequence[Cell], name: str) -> dict[str, Any]:
-    """Return a trace that Perfetto and chrome://tracing open: one row a pipeline rank."""
-    events: list[dict[str, Any]] = [
-        {"ph": "M", "name": "process_name", "pid": 0, "args": {"name": name}},
-        *(
-            {"ph": "M", "name": "thread_name", "pid": 0, "tid": rank, "args": {"name": f"rank {rank}"}}
-            for rank in sorted({cell.rank for cell in timeline})
-        ),
-    ]
-    for cell in timeline:
-        place = {"stage": cell.stage, "microbatch": cell.microbatch, "kind": cell.kind}
-        common = {"ph": "X", "pid": 0, "tid": cell.rank}
-        if cell.ready > cell.start:
-            waited = {"ts": cell.start * 1e6, "dur": (cell.ready - cell.start) * 1e6}
-            events.append({**common, **waited, "name": f"wait for {cell.name}", "cat": "wait", "args": place})
-        if cell.end > cell.ready:
-            busy = {"ts": cell.ready * 1e6, "dur": (cell.end - cell.ready) * 1e6}
-            events.append({**common, **busy, "name": cell.name, "cat": cell.kind, "args": place})
-    return {"traceEvents": events, "displayTimeUnit": "ms"}
-
-
-def write_trace(path: Path, timeline: Sequence[Cell], name: str) -> None:
-    """Write the trace as JSON."""
-    path.write_text(json.dumps(chrome_trace(timeline, name)), encoding="utf-8")
+def write_trace(path: Path, timeline: StepTimeline) -> None:
+    """Write the trace as JSON, in the form of a simulated one."""
+    write_text(path, json.dumps(chrome_trace([timeline])) + "\n")

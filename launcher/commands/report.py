@@ -10,18 +10,28 @@ import typer
 from launcher.compare import Row, compare
 from launcher.console import print_json, stderr_console, stdout_console, table
 from launcher.run_directory import RunDirectory, open_run
+from launcher.run_timelines import shares_data, step_timelines
 from planner.plan import Estimate, Plan, load_plan
+from planner.schedules import StepTimeline
 from profiles.documents import write_text
 
 
 def report(
     source: Annotated[Path, typer.Argument(metavar="PLAN|RUN", help="plan.yaml or a run directory.")],
     html: Annotated[Path | None, typer.Option(help="Write a page that needs no network.")] = None,
+    svg: Annotated[
+        Path | None, typer.Option(help="Draw the predicted and the measured timeline of a step.")
+    ] = None,
+    timeline: Annotated[
+        bool, typer.Option("--timeline", help="Print the predicted and the measured timeline of a step.")
+    ] = False,
     json: Annotated[bool, typer.Option("--json", help="One JSON document on stdout.")] = False,
 ) -> None:
     """Compare predicted with measured step time, memory and bubble of a run; show a plan's prediction.
 
-    Example: cuboid report runs/demo --html report.html
+    The timelines are of the step that the run traced (job.trace_step): per rank, busy + wait + idle = step.
+
+    Example: cuboid report runs/demo --timeline --html report.html
     """
     run = open_run(source) if source.is_dir() else None
     plan = run.plan() if run else load_plan(source)
@@ -33,10 +43,18 @@ def report(
 
         write_text(html, render_report(plan, predicted, run))
         stderr_console().print(f"Wrote {html}", markup=False)
+    if svg:
+        from launcher.drawing.step_svg import step_svg  # noqa: PLC0415 (only where a picture is drawn)
+
+        write_text(svg, step_svg(step_timelines(plan, run)))
+        stderr_console().print(f"Wrote {svg}", markup=False)
     if json:
-        print_json(_document(source, plan, predicted, measured, rows))
+        document = _document(source, plan, predicted, measured, rows)
+        print_json(document | ({"timelines": shares_data(step_timelines(plan, run))} if timeline else {}))
         return
     show_rows(rows, title=_title(plan, run))
+    if timeline:
+        _show_timelines(step_timelines(plan, run))
     _show_notes(predicted, measured)
 
 
@@ -70,6 +88,15 @@ def _title(plan: Plan, run: RunDirectory | None) -> str:
     layout = plan.layout
     name = run.path if run else plan.model.name
     return f"{name}: tp {layout.tp} × pp {layout.pp} × dp {layout.dp}, {layout.schedule}"
+
+
+def _show_timelines(timelines: tuple[StepTimeline, ...]) -> None:
+    from launcher.drawing.step_terminal import draw_steps  # noqa: PLC0415 (only here)
+
+    out = stdout_console()
+    colours = out.color_system is not None and not out.no_color
+    for line in draw_steps(timelines, width=out.width, colours=colours):
+        out.print(line, no_wrap=True, crop=True)
 
 
 def _show_notes(predicted: Estimate, measured: Estimate | None) -> None:

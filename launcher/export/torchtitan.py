@@ -16,8 +16,9 @@ from launcher.export.export import (
     strongest_recompute,
     unsupported,
 )
+from planner.layout_schedule import schedule_of
 from planner.plan import Plan
-from planner.schedules import build, to_csv
+from planner.schedules import to_csv
 
 FRAMEWORK = "torchtitan 0.2"
 
@@ -42,10 +43,7 @@ def export_torchtitan(plan: Plan) -> Export:
     files: dict[str, str] = {}
     pipeline = _pipeline(plan)
     if pipeline.get("pipeline_parallel_schedule_csv"):
-        schedule = build(
-            layout.schedule, ranks=layout.pp, microbatches=layout.microbatches, chunks=layout.chunks
-        )
-        files["schedule.csv"] = to_csv(schedule)
+        files["schedule.csv"] = to_csv(schedule_of(layout))
     sections: dict[str, Section] = {
         "parallelism": _parallelism(plan) | pipeline,
         "training": {

@@ -4,6 +4,7 @@ from planner.schedules.action import Action, Kind, Message, Schedule, loop_place
 from planner.schedules.auto import AUTO, Problem, auto
 from planner.schedules.blocking import simulate_lowered
 from planner.schedules.check import check, check_cells, check_parsed
+from planner.schedules.chrome_trace import chrome_trace, read_chrome_trace
 from planner.schedules.families import FAMILIES, build, find_family
 from planner.schedules.family import Family, ScheduleError
 from planner.schedules.lower import LoweredAction, LoweredSchedule, lower, prove_order
@@ -13,6 +14,7 @@ from planner.schedules.refusal import ScheduleRefused
 from planner.schedules.shared import simulate_shared
 from planner.schedules.simulate import simulate
 from planner.schedules.steady import steady_cycle
+from planner.schedules.step import Cell, RankShare, StepTimeline, simulated_step, step_cells
 from planner.schedules.text import ParsedSchedule, lowered_to_csv, parse_schedule, to_csv, to_data
 from planner.schedules.timeline import Timeline
 from planner.schedules.times import StageTimes
@@ -22,6 +24,7 @@ __all__ = [
     "AUTO",
     "FAMILIES",
     "Action",
+    "Cell",
     "Family",
     "Kind",
     "LoweredAction",
@@ -29,10 +32,12 @@ __all__ = [
     "Message",
     "ParsedSchedule",
     "Problem",
+    "RankShare",
     "Schedule",
     "ScheduleError",
     "ScheduleRefused",
     "StageTimes",
+    "StepTimeline",
     "Timeline",
     "auto",
     "build",
@@ -40,6 +45,7 @@ __all__ = [
     "check_cells",
     "check_lowered",
     "check_parsed",
+    "chrome_trace",
     "find_family",
     "forward_versions",
     "loop_placement",
@@ -49,10 +55,13 @@ __all__ = [
     "peak_activations",
     "peak_stage_activations",
     "prove_order",
+    "read_chrome_trace",
     "simulate",
     "simulate_lowered",
     "simulate_shared",
+    "simulated_step",
     "steady_cycle",
+    "step_cells",
     "to_csv",
     "to_data",
     "v_placement",
