@@ -1,8 +1,10 @@
-"""The attempts of a run on SLURM, as the batch script wrote them down; and which rank failed first."""
+"""The attempts of a run, as they were written down; and which process of an attempt failed first."""
 
 from __future__ import annotations
 
+import json
 import signal
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -27,13 +29,18 @@ OUTCOMES = {
 
 
 @dataclass(frozen=True, kw_only=True)
-class RankEnd:
-    """How one rank of an attempt ended; `status` as a shell counts it (128 + signal)."""
+class ProcessEnd:
+    """How a rank ended, or a node's torchrun (`rank` is None); `status` as a shell counts it."""
 
-    rank: int
+    rank: int | None
     host: str
     time: float
     status: int
+
+    @property
+    def name(self) -> str:
+        """Which process, and where."""
+        return f"{'torchrun' if self.rank is None else f'rank {self.rank}'} on {self.host}"
 
     def words(self) -> str:
         """Return what the status means."""
@@ -58,7 +65,7 @@ class Attempt:
     outcome: str | None = None
     decision: str | None = None
     why: str = ""
-    first_failure: RankEnd | None = None
+    first_failure: ProcessEnd | None = None
 
 
 def read_attempts(run: RunDirectory) -> tuple[Attempt, ...]:
@@ -66,49 +73,58 @@ def read_attempts(run: RunDirectory) -> tuple[Attempt, ...]:
     found: dict[str, Attempt] = {}
     for line in read_json_lines(run.path / "launch" / "attempts.jsonl"):
         name, event = str(line.get("attempt")), line.get("event")
-        time = float(line.get("time", 0))
+        moment = float(line.get("time", 0))
         if event == "start":
-            found[name] = Attempt(name=name, nodes=str(line.get("nodes", "")), started=time)
+            found[name] = Attempt(name=name, nodes=str(line.get("nodes", "")), started=moment)
             continue
-        earlier = found.get(name, Attempt(name=name, nodes="", started=time))
+        earlier = found.get(name, Attempt(name=name, nodes="", started=moment))
         if event == "end":
             failed = line.get("outcome") in {"failed", "do-not-restart", "disk-full"}
             found[name] = Attempt(
                 name=name,
                 nodes=earlier.nodes,
                 started=earlier.started,
-                ended=time,
+                ended=moment,
                 outcome=str(line.get("outcome")),
                 decision=str(line.get("decision")),
                 why=str(line.get("why", "")),
-                first_failure=first_failure(rank_ends(run, name)) if failed else None,
+                first_failure=first_failure(process_ends(run, name)) if failed else None,
             )
     return tuple(found.values())
 
 
-def rank_ends(run: RunDirectory, attempt: str) -> list[RankEnd]:
-    """Return the ranks of an attempt that have ended."""
+def record(run: RunDirectory, attempt: str, event: str, **fields: object) -> None:
+    """Write down an event of an attempt, as the batch script does: every value is text."""
+    texts = {name: str(value) for name, value in fields.items()}
+    line = json.dumps({"time": time.time(), "attempt": attempt, "event": event} | texts)
+    with (run.path / "launch" / "attempts.jsonl").open("a", encoding="utf-8") as stream:
+        stream.write(line + "\n")
+
+
+def process_ends(run: RunDirectory, attempt: str) -> list[ProcessEnd]:
+    """Return the ranks of an attempt, and torchrun of its nodes, that have ended."""
     ends = []
-    for path in (run.path / "launch" / "ranks" / attempt).glob("rank-*"):
-        end = _rank_end(path)
+    for path in (run.path / "launch" / "ranks" / attempt).glob("*-*"):
+        end = _process_end(path)
         if end:
             ends.append(end)
     return ends
 
 
-def first_failure(ends: Sequence[RankEnd]) -> RankEnd | None:
-    """Return the rank that failed first; those after it fell over it."""
+def first_failure(ends: Sequence[ProcessEnd]) -> ProcessEnd | None:
+    """Return the process that failed first; those after it fell over it."""
     failed = [end for end in ends if end.status != 0]
     return min(failed, key=lambda end: end.time) if failed else None
 
 
-def _rank_end(path: Path) -> RankEnd | None:
+def _process_end(path: Path) -> ProcessEnd | None:
     host = ""
     for line in path.read_text(encoding="utf-8", errors="replace").splitlines():
         words = line.split()
         if words[:1] == ["started"] and len(words) > 2:
             host = words[2]
         elif words[:1] == ["ended"] and len(words) == 3:
-            rank = int(path.name.removeprefix("rank-"))
-            return RankEnd(rank=rank, host=host, time=float(words[1]), status=int(words[2]))
+            kind, _, number = path.name.partition("-")
+            rank = int(number) if kind == "rank" else None
+            return ProcessEnd(rank=rank, host=host, time=float(words[1]), status=int(words[2]))
     return None

@@ -1,8 +1,9 @@
 """Start a run on this machine with torchrun, follow it, and leave no process behind.
 
-cuboid launch ── torchrun (own session) ─┬─ rank 0
-     │                                   ├─ rank 1        torchrun puts every rank in a session of
-     └── on Ctrl-C, SIGTERM or SIGHUP:   └─ …             its own, so the tree is walked by parent
+cuboid launch ── torchrun (own session) ─┬─ worker.sh ── rank 0
+     │                                   ├─ worker.sh ── rank 1      torchrun puts every worker in a
+     └── on Ctrl-C, SIGTERM or SIGHUP:   └─ …                        session of its own; all processes
+                                                                     of a launch carry its token
          1. SIGTERM to torchrun, which passes it on; the ranks save and leave
          2. after a grace, SIGKILL to whatever of the tree is left
 """
@@ -11,6 +12,7 @@ from __future__ import annotations
 
 import os
 import shlex
+import shutil
 import signal
 import subprocess
 import sys
@@ -26,6 +28,8 @@ from typing import Any
 import psutil
 
 from launcher.run_directory import RunDirectory, read_json_lines
+from launcher.worker import render_worker, worker_variables
+from planner.job import Job
 from profiles.documents import write_text
 from profiles.errors import DependencyError
 
@@ -49,44 +53,61 @@ class Command:
         return " ".join([*assignments, shlex.join(self.words)])
 
 
-def torchrun_command(run: RunDirectory, *, resume: bool) -> Command:
-    """Return the torchrun command that executes `run` on this machine.
+def torchrun_command(run: RunDirectory, *, resume: bool, attempt: str = "local.0") -> Command:
+    """Return the torchrun command that executes an attempt of `run` on this machine.
 
     Raises:
-        DependencyError: when torch is not installed.
+        DependencyError: when torch or bash is not installed.
     """
     require_torch()
-    job = run.job()
-    ranks = job.plan.layout.world_size
-    words = [sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={ranks}"]
-    words += ["-m", "runtime.train", "--job", str(run.job_path), "--log-files"]
+    ranks = run.plan().layout.world_size
+    words = [sys.executable, "-P", "-m", "torch.distributed.run", "--standalone", "--max-restarts=0"]
+    words += [f"--nproc-per-node={ranks}", "--no-python", "bash", str(run.worker_path.absolute()), "rank"]
     if resume:
         words.append("--resume")
-    environment = {"OMP_NUM_THREADS": str(_threads(ranks)), "PYTHONUNBUFFERED": "1"} | job.environment
+    environment = {
+        "CUBOID_ATTEMPT": attempt,
+        "CUBOID_RANKS": str((run.path / "launch" / "ranks" / attempt).absolute()),
+    }
     return Command(words=tuple(words), environment=environment)
 
 
+def local_worker(job: Job, run: Path, extra: Mapping[str, str] | None = None) -> str:
+    """Return the script that every rank of `job` is started by; `extra` variables win over the job's."""
+    ranks, run = job.plan.layout.world_size, run.absolute()
+    variables = worker_variables(run=run, cores=_cores(), ranks_per_node=ranks)
+    return render_worker(
+        run=run,
+        python=sys.executable,
+        ranks_per_node=ranks,
+        variables=variables | job.environment | dict(extra or {}),
+    )
+
+
 def require_torch() -> None:
-    """Refuse to go on without torch, saying how to get it.
+    """Refuse to go on without torch and bash, saying how to get them.
 
     Raises:
-        DependencyError: when torch is not installed.
+        DependencyError: when one is not installed.
     """
     from importlib.util import find_spec  # noqa: PLC0415 (only here)
 
     if find_spec("torch") is None:
         raise DependencyError("the runtime needs torch; install it with: pip install 'cuboid[runtime]'")
+    if shutil.which("bash") is None:
+        raise DependencyError("ranks are started by a bash script, and bash is not installed here")
 
 
-def run_local(run: RunDirectory, *, resume: bool, on_step: Callable[[dict[str, Any]], None]) -> int:
-    """Run to the end and return torchrun's exit code; `on_step` sees the metrics of every step.
+def run_local(
+    run: RunDirectory, attempt: str, *, resume: bool, on_step: Callable[[dict[str, Any]], None]
+) -> int:
+    """Run one attempt to its end and return torchrun's exit code; `on_step` sees the metrics of every step.
 
     Raises:
         KeyboardInterrupt: on Ctrl-C, SIGTERM or SIGHUP, once no process is left.
     """
-    command = torchrun_command(run, resume=resume)
-    for switch in (run.stop_path, run.path / "SAVE"):
-        switch.unlink(missing_ok=True)
+    command = torchrun_command(run, resume=resume, attempt=attempt)
+    Path(command.environment["CUBOID_RANKS"]).mkdir(parents=True, exist_ok=True)
     write_text(run.path / "launch" / "command.txt", command.text() + "\n")
     write_text(run.path / "launch" / "environment.txt", _environment_text(command))
     offset, token = len(run.metrics()), uuid.uuid4().hex
@@ -158,10 +179,8 @@ def _interruptible() -> Iterator[None]:
             signal.signal(number, handler)
 
 
-def _threads(ranks: int) -> int:
-    """Intra-op threads of one rank: at most its share of the cores, since spinning ranks stall all."""
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return max(1, cores // ranks)
+def _cores() -> int:
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def _environment_text(command: Command) -> str:

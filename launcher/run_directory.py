@@ -2,8 +2,10 @@
 
 runs/NAME/
     plan.yaml  job.yaml          what is run; job.yaml names plan.yaml
+    schedule.csv                 the actions of a plan with a schedule of its own
     cluster.yaml  costs.yaml     what the plan was made from, where known
-    launch/                      the command, the script and the environment it was started with
+    launch/                      the command, the scripts and the environment it was started with;
+                                 attempts.jsonl: every attempt, how it ended, and why
     logs/rank-3.log              standard output and error of each rank
     metrics.jsonl                one line a step
     events.jsonl                 started, resumed, checkpoint, stopped, failed, finished
@@ -28,6 +30,7 @@ from planner.plan import Estimate, Plan, load_plan, save_plan
 from profiles.documents import dump_yaml, plain, validate, write_text
 from profiles.errors import ConfigError, FieldError
 
+CHECKPOINT_MARKER = "complete"  # the file that a checkpoint gets last
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 
 
@@ -63,6 +66,11 @@ class RunDirectory:
         return self.path / "events.jsonl"
 
     @property
+    def worker_path(self) -> Path:
+        """The script that starts every rank."""
+        return self.path / "launch" / "worker.sh"
+
+    @property
     def stop_path(self) -> Path:
         """Its presence asks the run to stop after the running step."""
         return self.path / "STOP"
@@ -90,6 +98,12 @@ class RunDirectory:
     def metrics(self) -> list[dict[str, Any]]:
         """Return the metrics of every step that was written in full."""
         return list(read_json_lines(self.metrics_path))
+
+    def newest_checkpoint(self) -> int:
+        """Return the step of the newest complete checkpoint, 0 when there is none."""
+        folders = (path.parent for path in self.path.glob(f"checkpoints/step-*/{CHECKPOINT_MARKER}"))
+        steps = (folder.name.removeprefix("step-") for folder in folders)
+        return max((int(step) for step in steps if step.isdigit()), default=0)
 
     def events(self) -> list[dict[str, Any]]:
         """Return all events that were written in full."""
@@ -156,6 +170,8 @@ def create_run(root: Path, job: Job, *, files: Mapping[str, str] | None = None) 
             (draft / folder).mkdir()
         save_plan(draft / "plan.yaml", job.plan)
         write_text(draft / "job.yaml", dump_yaml(plain(job) | {"plan": "plan.yaml"}))
+        if job.plan.layout.actions is not None:
+            write_text(draft / "schedule.csv", "\n".join(job.plan.layout.actions) + "\n")
         for name, text in (files or {}).items():
             write_text(draft / name, text)
         draft.chmod(0o755)
@@ -165,6 +181,14 @@ def create_run(root: Path, job: Job, *, files: Mapping[str, str] | None = None) 
     finally:
         shutil.rmtree(draft, ignore_errors=True)
     return RunDirectory(path=path)
+
+
+def forget_ending(run: Path) -> None:
+    """Forget how earlier launches of the run ended, and what it was asked to do meanwhile."""
+    for name in ("verdict", "budget", "running", "jobs"):
+        (run / "launch" / name).unlink(missing_ok=True)
+    for switch in ("STOP", "SAVE"):
+        (run / switch).unlink(missing_ok=True)
 
 
 def free_name(root: Path, stem: str) -> str:

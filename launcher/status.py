@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from statistics import median
 
@@ -18,7 +19,7 @@ from launcher.run_directory import RunDirectory
 from launcher.slurm.client import JobInfo, job_info
 from launcher.slurm.states import Phase, phase_of
 from launcher.slurm.submission import submitted_jobs
-from profiles.errors import DependencyError, RunError
+from profiles.errors import ConfigError, DependencyError, RunError
 
 RECENT_STEPS = 20
 
@@ -46,7 +47,7 @@ def run_status(
     """Return where `run` stands; `ask` gives what SLURM knows of a job."""
     jobs = submitted_jobs(run)
     attempts = read_attempts(run)
-    phase, words = _slurm_phase(run, jobs, attempts, ask) if jobs else _local_phase(run)
+    phase, words = _verdict(run, attempts) or (_slurm_phase(jobs, ask) if jobs else _local_phase(run))
     metrics = run.metrics()
     recent = metrics[-RECENT_STEPS:]
     steps, step = run.job().steps, int(metrics[-1]["step"]) if metrics else 0
@@ -66,18 +67,19 @@ def run_status(
     )
 
 
-def _slurm_phase(
-    run: RunDirectory,
-    jobs: Sequence[str],
-    attempts: Sequence[Attempt],
-    ask: Callable[[str], JobInfo | None],
-) -> tuple[Phase, str]:
-    verdict = _verdict(run)
-    if verdict:
-        why = next((a.why for a in reversed(attempts) if a.outcome == verdict and a.why), "")
-        phase: Phase = "finished" if verdict == "finished" else "failed"
-        phase = "cancelled" if verdict == "stopped" else phase
-        return phase, verdict + (f": {why}" if why else "")
+def _verdict(run: RunDirectory, attempts: Sequence[Attempt]) -> tuple[Phase, str] | None:
+    """Return how the run ended for good, None while it has not."""
+    path = run.path / "launch" / "verdict"
+    verdict = path.read_text(encoding="utf-8").strip() if path.exists() else ""
+    if not verdict:
+        return None
+    why = next((a.why for a in reversed(attempts) if a.outcome == verdict and a.why), "")
+    phase: Phase = "finished" if verdict == "finished" else "failed"
+    phase = "cancelled" if verdict == "stopped" else phase
+    return phase, verdict + (f": {why}" if why else "")
+
+
+def _slurm_phase(jobs: Sequence[str], ask: Callable[[str], JobInfo | None]) -> tuple[Phase, str]:
     try:
         infos = [info for info in map(ask, jobs) if info]
     except (DependencyError, RunError) as error:
@@ -115,6 +117,21 @@ def _local_phase(run: RunDirectory) -> tuple[Phase, str]:
     return "failed", f"ended without a word; its last event, {last['event']}, is {age:.0f} s old"
 
 
+def refuse_busy(run: RunDirectory) -> None:
+    """Refuse to start what is under way: two launches in one run directory would write over each other.
+
+    Raises:
+        ConfigError: naming the job, or the processes on this machine.
+    """
+    if local_processes(run):
+        raise ConfigError(f"{run.path}: runs on this machine; cuboid cancel {run.path} first")
+    for job in submitted_jobs(run):
+        with suppress(DependencyError):  # without SLURM here nobody can tell
+            info = job_info(job)
+            if info and phase_of(info.state)[0] in {"waiting", "running", "ending"}:
+                raise ConfigError(f"{run.path}: job {job} of it is not over; cuboid cancel {run.path} first")
+
+
 def local_processes(run: RunDirectory) -> list[psutil.Process]:
     """Return the processes on this machine that execute `run`."""
     path, found = str(run.path.absolute()), []
@@ -125,8 +142,3 @@ def local_processes(run: RunDirectory) -> list[psutil.Process]:
             if value == path or value == str(run.path):
                 found.append(process)
     return found
-
-
-def _verdict(run: RunDirectory) -> str:
-    path = run.path / "launch" / "verdict"
-    return path.read_text(encoding="utf-8").strip() if path.exists() else ""

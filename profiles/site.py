@@ -19,9 +19,10 @@ PreflightMode = Literal["strict", "warn", "off"]
 
 
 class ContainerSpec(Record):
-    """The image the ranks run in. `mounts` are `source:target[:options]`."""
+    """The image the ranks run in. `mounts` are `source:target[:options]`, `python` is the image's own."""
 
     image: str
+    python: str = "python3"
     runtime: Literal["pyxis", "apptainer"] = "pyxis"
     mounts: tuple[str, ...] = ()
     workdir: str | None = None

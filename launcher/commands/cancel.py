@@ -9,6 +9,7 @@ import psutil
 import typer
 
 from launcher.console import print_json, stdout_console
+from launcher.launcher_process import launcher_of
 from launcher.run_directory import open_run
 from launcher.slurm.client import cancel_job, job_info
 from launcher.slurm.states import phase_of
@@ -45,7 +46,10 @@ def cancel(
         processes = local_processes(directory)
         stopping = [str(process.pid) for process in processes]
         if now:
-            psutil.wait_procs([_terminated(process) for process in processes], timeout=30)
+            # The launcher ends all of its processes, and starts none again.
+            launcher = launcher_of(directory)
+            asked = [launcher] if launcher else processes
+            psutil.wait_procs([_terminated(process) for process in asked], timeout=60)
     if stopping and not now:
         write_text(directory.stop_path, "cancelled\n")
     if json:

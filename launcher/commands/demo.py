@@ -15,7 +15,7 @@ from launcher.commands.report import show_rows
 from launcher.compare import compare
 from launcher.console import print_json, stderr_console, stdout_console
 from launcher.local import require_torch
-from launcher.preflight_local import check_data
+from launcher.preflight.job import check_data
 from launcher.run_directory import RunDirectory, check_name, create_run, free_name
 from planner.job import DataSpec, Job, OptimizerSpec
 from planner.plan import Plan

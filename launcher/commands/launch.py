@@ -11,17 +11,22 @@ import typer
 from launcher.console import print_json, stderr_console, stdout_console
 from launcher.failure import failure
 from launcher.follow import StepPrinter
-from launcher.local import run_local, torchrun_command
-from launcher.preflight_local import check_data, check_local
-from launcher.run_directory import RunDirectory, create_run, free_name, open_run
+from launcher.local import local_worker, run_local, torchrun_command
+from launcher.run_directory import RunDirectory, create_run, forget_ending, free_name, open_run
 from launcher.slurm.options import slurm_options
+from launcher.slurm.settings import COMMAND_LINE, JOB, merge
+from launcher.status import refuse_busy
+from launcher.supervise import supervise
 from planner.job import Job, load_job
-from profiles.documents import plain
+from profiles.documents import plain, write_text
 from profiles.errors import ConfigError
 from profiles.site import SlurmOptions
 
 if TYPE_CHECKING:
     from rich.console import Console
+
+
+LOCAL_OPTIONS = ("requeue", "retries", "preflight", "environment")
 
 
 class Where(StrEnum):
@@ -45,6 +50,9 @@ def launch(
     runs: Annotated[Path, typer.Option(help="Folder that holds the runs.")] = Path("runs"),
     steps: Annotated[int | None, typer.Option(min=1, help="Steps to train, instead of the job's.")] = None,
     data: Annotated[str | None, typer.Option(help="Text file or folder, instead of the job's.")] = None,
+    schedule: Annotated[
+        Path | None, typer.Option(help="Schedule file (.json, .csv) to run instead of the plan's schedule.")
+    ] = None,
     json: Annotated[bool, typer.Option("--json", help="One JSON document on stdout.")] = False,
     site: Annotated[Path | None, typer.Option(help="SLURM: site.yaml; default: $CUBOID_SITE.")] = None,
     *,
@@ -52,25 +60,35 @@ def launch(
 ) -> None:
     """Run a plan or a job; continue an interrupted run.
 
-    Ctrl-C saves a checkpoint and stops. A run keeps everything it leaves behind in runs/NAME.
+    Ctrl-C saves a checkpoint and stops. A run keeps everything it leaves behind in runs/NAME. One that fails
+    is started again from its newest checkpoint, as long as checkpoints move on and --retries last.
 
     Example: cuboid launch plan.yaml --steps 200 --name first
              cuboid launch runs/first --resume
              cuboid launch plan.yaml --on slurm --time-limit 4:00:00 --dry-run
     """
+    from launcher.preflight import check_here, check_job  # noqa: PLC0415 (start-up time of --help)
+
     job, run = _resolve(source, name=name, runs=runs, steps=steps, data=data, resume=resume)
+    if schedule is not None:
+        job = _with_schedule(job, run, schedule, costs=source.parent / "costs.yaml")
+    check_job(job)
+    if run and not dry_run:
+        refuse_busy(run)
     if on is Where.SLURM:
         from launcher.slurm.command import launch_on_slurm  # noqa: PLC0415 (only here)
 
-        check_data(job.data, job.plan.model)
         launch_on_slurm(job, run, runs=runs, site=site, slurm=slurm, dry_run=dry_run, json=json)
         return
-    check_local(job)
+    options = _local_options(job, slurm)
+    console = stderr_console()
+    for trouble in check_here(job, runs, options.preflight or "strict"):
+        console.print(f"warning: {trouble.message}", markup=False)
     if dry_run:
-        _show(job, run)
+        _show(job, run, options)
         return
     run = run or create_run(runs, job)
-    train(run, resume=resume, console=stderr_console())
+    train(run, resume=resume, console=console, options=options)
     outcome = _outcome(run)
     if json:
         print_json(outcome)
@@ -80,22 +98,53 @@ def launch(
         stdout_console().print(f"Stopped. Next: cuboid launch {run.path} --resume", markup=False)
 
 
-def train(run: RunDirectory, *, resume: bool, console: Console) -> None:
-    """Run to the end, showing the steps as they come.
+def _with_schedule(job: Job, run: RunDirectory | None, schedule: Path, *, costs: Path) -> Job:
+    from launcher.job_schedule import describe, with_schedule_file  # noqa: PLC0415 (start-up time of --help)
+
+    if run:
+        raise ConfigError("--resume continues a run as it was; --schedule is for new ones")
+    job = with_schedule_file(job, schedule, costs=costs)
+    stderr_console().print(describe(job), markup=False)
+    return job
+
+
+def train(run: RunDirectory, *, resume: bool, console: Console, options: SlurmOptions | None = None) -> None:
+    """Run to the end, showing the steps as they come; start again as the policy says.
 
     Raises:
         RunError: when the run fails, naming the first rank that did.
     """
     job = run.job()
-    layout = job.plan.layout
+    layout, options = job.plan.layout, options or _local_options(job, SlurmOptions())
     console.print(
         f"[bold]{run.path}[/]  tp {layout.tp} × pp {layout.pp} × dp {layout.dp}, {layout.schedule},"
         f" {layout.microbatches} microbatches of {layout.microbatch}; starting {layout.world_size} ranks …"
     )
     printer = StepPrinter(steps=job.steps, write=lambda line: console.print(line, markup=False))
-    code = run_local(run, resume=resume, on_step=printer)
+    forget_ending(run.path)
+    write_text(run.worker_path, local_worker(job, run.path, options.environment))
+    code = supervise(
+        run,
+        resume=resume,
+        requeue=bool(options.requeue),
+        retries=options.retries or 0,
+        start=lambda attempt, again: run_local(run, attempt, resume=again, on_step=printer),
+        say=lambda line: console.print(line, markup=False),
+    )
     if code != 0:
         raise failure(run, code)
+
+
+def _local_options(job: Job, given: SlurmOptions) -> SlurmOptions:
+    """Return what a launch on this machine needs of the settings: command line, then job, then default.
+
+    Raises:
+        ConfigError: for an option that has no meaning here.
+    """
+    for name in SlurmOptions.model_fields:
+        if name not in LOCAL_OPTIONS and getattr(given, name) is not None:
+            raise ConfigError(f"--{name.replace('_', '-')}: only together with --on slurm")
+    return merge([(COMMAND_LINE, given), (JOB, job.slurm)]).options
 
 
 def _outcome(run: RunDirectory) -> dict[str, Any]:
@@ -135,11 +184,13 @@ def _resolve(
     return job.model_copy(update=changes), None
 
 
-def _show(job: Job, run: RunDirectory | None) -> None:
+def _show(job: Job, run: RunDirectory | None, options: SlurmOptions) -> None:
     layout = job.plan.layout
     out = stdout_console()
     where = run.path if run else Path("runs") / job.name
     out.print(f"Would run {job.steps} steps of {job.plan.model.name} on {layout.world_size} ranks in {where}")
+    again = f"up to {options.retries} retries" if options.requeue else "no restart"
+    out.print(f"After a failure: {again}", markup=False)
     out.print("rank  tp dp pp")
     for rank in range(layout.world_size):
         place = layout.coordinates(rank)

@@ -41,6 +41,8 @@ def _rank_log(run: RunDirectory, rank: int | None) -> tuple[Path, str]:
     why = ""
     if rank is None:
         rank, why = first_failing_rank(run)
+    if rank is None:
+        return _batch_log(run)[0], why
     path = run.logs / f"rank-{rank}.log"
     if not path.exists():
         known = sorted(p.name for p in run.logs.glob("*.log"))
@@ -48,12 +50,16 @@ def _rank_log(run: RunDirectory, rank: int | None) -> tuple[Path, str]:
     return path, why
 
 
-def first_failing_rank(run: RunDirectory) -> tuple[int, str]:
-    """Return the rank whose log tells most, and why: the first that failed in the last attempt that did."""
+def first_failing_rank(run: RunDirectory) -> tuple[int | None, str]:
+    """Return the rank whose log tells most, and why: the first that failed in the last attempt that did.
+
+    None when it was no rank but torchrun, which writes into the log of the batch script.
+    """
     for attempt in reversed(read_attempts(run)):
         if attempt.first_failure:
             end = attempt.first_failure
-            return end.rank, f"failed first, on {end.host}: {end.words()}"
+            process = "" if end.rank is not None else "torchrun "
+            return end.rank, f"{process}failed first, on {end.host}: {end.words()}"
         if attempt.outcome in {"finished", "stopped"}:
             return 0, ""
     failed = [event for event in run.events() if event.get("event") == "failed"]

@@ -66,8 +66,9 @@ def _show_one(out: Console, one: RunStatus) -> None:
     out.print(grid, markup=False)
     failure = next((a.first_failure for a in reversed(one.attempts) if a.first_failure), None)
     if failure:
-        where = f"rank {failure.rank} on {failure.host} failed first: {failure.words()}"
-        out.print(f"{where}. Next: cuboid logs {one.run} --rank {failure.rank}", markup=False)
+        which = "--batch" if failure.rank is None else f"--rank {failure.rank}"
+        words = f"{failure.name} failed first: {failure.words()}"
+        out.print(f"{words}. Next: cuboid logs {one.run} {which}", markup=False)
 
 
 def _row(attempt: Attempt) -> tuple[str, ...]:
@@ -81,7 +82,7 @@ def _row(attempt: Attempt) -> tuple[str, ...]:
         attempt.nodes,
         outcome,
         attempt.decision or "",
-        attempt.why,
+        attempt.why or (f"{first.name}: {first.words()}" if (first := attempt.first_failure) else ""),
     )
 
 

@@ -35,9 +35,18 @@ class Trouble:
 
 
 def judge(
-    job: Job, hosts: Sequence[str], facts: Mapping[str, NodeFacts], *, token: str
+    job: Job,
+    hosts: Sequence[str],
+    facts: Mapping[str, NodeFacts],
+    *,
+    token: str,
+    ranks_per_node: int | None = None,
 ) -> tuple[Trouble, ...]:
-    """Return all troubles of the nodes `hosts`; `token` is what the run directory holds."""
+    """Return all troubles of the nodes `hosts`; `token` is what the run directory holds.
+
+    `ranks_per_node` is what the plan puts on one node unless it is given.
+    """
+    ranks_per_node = ranks_per_node or place(job.plan).ranks_per_node
     troubles: list[Trouble] = []
     for host in hosts:
         node = facts.get(host)
@@ -45,7 +54,7 @@ def judge(
             message = "no answer: the node is not reachable, or does not see the run directory"
             troubles.append(Trouble(host=host, check="answer", message=message))
             continue
-        troubles += _devices(job, node)
+        troubles += _devices(job, node, ranks_per_node)
         troubles += _storage(job, node, token)
         troubles += _limits(node)
         troubles += _network(node)
@@ -58,7 +67,7 @@ def judge(
     return tuple(troubles)
 
 
-def _devices(job: Job, node: NodeFacts) -> Iterator[Trouble]:
+def _devices(job: Job, node: NodeFacts, wanted: int) -> Iterator[Trouble]:
     cluster = job.plan.cluster
     if cluster.device.vendor == "cpu":
         planned = cluster.cores_per_node
@@ -71,7 +80,6 @@ def _devices(job: Job, node: NodeFacts) -> Iterator[Trouble]:
                 severity="error" if few else "warning",
             )
         return
-    wanted = place(job.plan).ranks_per_node
     if len(node.devices) != wanted:
         message = f"{len(node.devices)} devices, the plan puts {wanted} ranks on a node"
         yield Trouble(host=node.host, check="devices", message=message)

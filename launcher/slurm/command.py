@@ -8,14 +8,12 @@ from pathlib import Path
 
 from launcher.console import print_json, stdout_console
 from launcher.run_directory import RunDirectory, create_run
-from launcher.slurm.client import expected_start, job_info
+from launcher.slurm.client import expected_start
 from launcher.slurm.cost_report import cost_report
 from launcher.slurm.settings import find_site
 from launcher.slurm.show import show_submission, submission_data
-from launcher.slurm.states import phase_of
-from launcher.slurm.submission import Submission, prepare, submit, submitted_jobs
+from launcher.slurm.submission import Submission, prepare, submit
 from planner.job import Job
-from profiles.errors import ConfigError
 from profiles.site import SiteProfile, SlurmOptions, load_site
 
 
@@ -42,8 +40,6 @@ def launch_on_slurm(
     if dry_run:
         _show(job, submission, json=json)
         return
-    if run:
-        _refuse_second(run)
     created = run is None
     if created:
         create_run(runs, job)
@@ -60,14 +56,6 @@ def launch_on_slurm(
     words = "job" if len(jobs) == 1 else "jobs"
     out.print(f"Submitted {words} {', '.join(jobs)} for {folder}", markup=False)
     out.print(f"Next: cuboid status {folder} · cuboid logs {folder} · cuboid cancel {folder}", markup=False)
-
-
-def _refuse_second(run: RunDirectory) -> None:
-    """Two jobs in one run directory would write over each other."""
-    for job in submitted_jobs(run):
-        info = job_info(job)
-        if info and phase_of(info.state)[0] in {"waiting", "running", "ending"}:
-            raise ConfigError(f"{run.path}: job {job} of it is not over; cuboid cancel {run.path} first")
 
 
 def _show(job: Job, submission: Submission, *, json: bool) -> None:

@@ -28,16 +28,16 @@ HELP = {
     "exclusive": "SLURM: whole nodes (default), or share them.",
     "process_model": "SLURM: torchrun on every node, or ranks started by srun.",
     "keep_environment": "SLURM: inherited NCCL_*, GLOO_*, … variable to keep; repeatable.",
-    "environment": "SLURM: NAME=VALUE for every rank; repeatable.",
+    "environment": "NAME=VALUE for every rank; repeatable.",
     "container": "SLURM: image to run in.",
-    "requeue": "SLURM: go back to the queue after a failure or the time limit (default).",
+    "requeue": "Start again after a failure, on SLURM also after the time limit (default).",
     "array": "SLURM: a chain of N links, one after the other, instead of requeueing.",
     "dependency": "SLURM: singleton (with --links N: a chain), or afterok:JOBID and its kind.",
     "links": "SLURM: number of submissions of a singleton chain.",
-    "retries": "SLURM: failed attempts before the job stays down (default 3).",
+    "retries": "Failed attempts before the run stays down (default 3).",
     "elastic": "SLURM: plan again when another number of nodes is allocated.",
     "min_nodes": "SLURM: fewest nodes of an elastic job.",
-    "preflight": "SLURM: strict (default), warn or off.",
+    "preflight": "Look at the machine first: strict (default), warn or off.",
 }
 
 

@@ -12,38 +12,23 @@ import shlex
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
-import jinja2
-
-import templates
+from launcher.run_directory import CHECKPOINT_MARKER
+from launcher.shell import shell_template
 from launcher.slurm.directives import Directive
 from launcher.slurm.environment import STALE_PATTERN, check_environment
 from launcher.slurm.placement import Placement
+from launcher.worker import render_worker, worker_variables
 from planner.job import Job
-from profiles.documents import dump_yaml, plain
 from profiles.errors import ConfigError
 from profiles.site import ContainerSpec, SlurmOptions
 
 SUBMIT_COMMAND = ("sbatch", "--parsable", "launch/job.sbatch")
-CHECKPOINT_MARKER = "complete"
-TRAIN_COMMAND = '"$python" -P -m runtime.train'
 _CONTROL = re.compile(r"[\x00-\x1f\x7f]")
-_PLAIN_WORD = re.compile(r"[A-Za-z0-9_./-]+")
 _MODULE = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.+/-]{0,127}")
 
 # Options whose directive has the same name and value.
 _PLAIN_FIELDS: tuple[str, ...] = ("dependency", "partition", "account", "qos", "reservation", "constraint")
 _PLAIN_FIELDS += ("exclude", "nodelist", "switches", "segment", "mail_type", "mail_user", "comment")
-
-# Diagnostics that cost nothing, under the names of old and new torch releases.
-DIAGNOSTICS = {
-    "PYTHONUNBUFFERED": "1",
-    "PYTHONFAULTHANDLER": "1",
-    "NCCL_DEBUG": "WARN",
-    "TORCH_NCCL_ASYNC_ERROR_HANDLING": "3",
-    "TORCH_NCCL_DUMP_ON_TIMEOUT": "1",
-    "TORCH_NCCL_TRACE_BUFFER_SIZE": "2000",
-    "TORCH_FR_BUFFER_SIZE": "2000",
-}
 
 
 def check_path(run: Path) -> None:
@@ -79,70 +64,57 @@ def render_script(
         if not _MODULE.fullmatch(module):
             raise ConfigError(f"modules: {module!r} is not the name of a module")
     python = options.python or ""
-    if not python or python.startswith("-") or _CONTROL.search(python):
-        raise ConfigError(f"python: {python!r} is not the path of an interpreter")
+    paths = {"python": python} | ({"container.python": options.container.python} if options.container else {})
+    for field, path in paths.items():
+        if not path or path.startswith("-") or _CONTROL.search(path):
+            raise ConfigError(f"{field}: {path!r} is not the path of an interpreter")
     elastic = bool(options.elastic)
-    return (
-        _environment()
-        .get_template("slurm.sbatch.j2")
-        .render(
-            version=_version(),
-            job_name=job.name,
-            plan_digest=hashlib.sha256(dump_yaml(plain(job.plan)).encode()).hexdigest()[:12],
-            submit_command=shlex.join(SUBMIT_COMMAND),
-            directives=directives(
-                job=job, run=run, options=options, placement=placement, grace_seconds=grace_seconds
-            ),
-            run=str(run),
-            python=python,
-            restart=restart_mode(options),
-            retries=options.retries,
-            nodes=placement.nodes,
-            min_nodes=(options.min_nodes or 1) if elastic else placement.nodes,
-            ranks_per_node=placement.ranks_per_node,
-            process_model=options.process_model,
-            preflight=options.preflight,
-            collective_test=bool(options.collective_test),
-            preflight_seconds=options.preflight_seconds,
-            keep=options.keep_environment,
-            inside=inside(options.container, run),
-            modules=options.modules,
-            stale_pattern=STALE_PATTERN,
-            checkpoint_marker=CHECKPOINT_MARKER,
-        )
+    return shell_template("slurm.sbatch.j2").render(
+        version=_version(),
+        job_name=job.name,
+        plan_digest=hashlib.sha256(job.plan.model_dump_json().encode()).hexdigest()[:12],
+        submit_command=shlex.join(SUBMIT_COMMAND),
+        directives=directives(
+            job=job, run=run, options=options, placement=placement, grace_seconds=grace_seconds
+        ),
+        run=str(run),
+        python=python,
+        restart=restart_mode(options),
+        retries=options.retries,
+        nodes=placement.nodes,
+        min_nodes=(options.min_nodes or 1) if elastic else placement.nodes,
+        ranks_per_node=placement.ranks_per_node,
+        process_model=options.process_model,
+        preflight=options.preflight,
+        collective_test=bool(options.collective_test),
+        preflight_seconds=options.preflight_seconds,
+        keep=options.keep_environment,
+        inside=inside(options.container, run),
+        modules=options.modules,
+        stale_pattern=STALE_PATTERN,
+        checkpoint_marker=CHECKPOINT_MARKER,
     )
 
 
-def render_worker(*, job: Job, run: Path, options: SlurmOptions, placement: Placement) -> str:
+def render_tasks(*, job: Job, run: Path, options: SlurmOptions, placement: Placement) -> str:
     """Return the text of the worker script.
 
     Raises:
         ConfigError: for a variable that cannot be exported.
     """
     check_environment({**job.environment, **(options.environment or {})})
-    return (
-        _environment()
-        .get_template("worker.sh.j2")
-        .render(
-            run=str(run),
-            python=options.python,
-            ranks_per_node=placement.ranks_per_node,
-            train_command=TRAIN_COMMAND,
-            exports=list(exports(job=job, run=run, options=options, placement=placement).items()),
-        )
+    return render_worker(
+        run=run,
+        python=options.container.python if options.container else options.python or "",
+        ranks_per_node=placement.ranks_per_node,
+        variables=exports(job=job, run=run, options=options, placement=placement),
     )
 
 
 def exports(*, job: Job, run: Path, options: SlurmOptions, placement: Placement) -> dict[str, str]:
     """Return what every rank finds in its environment beside what it inherits."""
-    threads = max(1, (options.cpus_per_node or placement.ranks_per_node) // placement.ranks_per_node)
-    values = {
-        **DIAGNOSTICS,
-        "OMP_NUM_THREADS": str(threads),
-        "NCCL_DEBUG_FILE": str(run / "logs" / "nccl-%h-%p.log"),
-        "TORCH_FR_DUMP_TEMP_FILE": str(run / "logs" / "flight-recorder-"),
-        "TORCH_NCCL_DEBUG_INFO_TEMP_FILE": str(run / "logs" / "flight-recorder-"),
-    }
+    ranks = placement.ranks_per_node
+    values = worker_variables(run=run, cores=options.cpus_per_node or ranks, ranks_per_node=ranks)
     if options.socket_interface:
         values |= {
             "NCCL_SOCKET_IFNAME": options.socket_interface,
@@ -244,28 +216,6 @@ def _devices(job: Job, options: SlurmOptions, placement: Placement) -> tuple[Dir
 
 def _directive(name: str, value: str | int | None, field: str | None = None) -> Directive | None:
     return None if value is None else Directive(name=name, value=str(value), field=field)
-
-
-def _environment() -> jinja2.Environment:
-    folder = Path(templates.__file__).parent
-    environment = jinja2.Environment(
-        loader=jinja2.FileSystemLoader(folder),
-        undefined=jinja2.StrictUndefined,
-        comment_start_string="{##",  # `${#` is shell
-        comment_end_string="##}",
-        autoescape=False,  # noqa: S701 (shell, where `sh` quotes)
-        trim_blocks=True,
-        lstrip_blocks=True,
-        keep_trailing_newline=True,
-    )
-    environment.filters["sh"] = _shell_word
-    return environment
-
-
-def _shell_word(text: object) -> str:
-    """Quote for the shell all but the plainest words (a comma, for one, looks like a mistake in an array)."""
-    word = str(text)
-    return word if _PLAIN_WORD.fullmatch(word) else "'" + word.replace("'", "'\"'\"'") + "'"
 
 
 def _version() -> str:

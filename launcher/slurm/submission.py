@@ -7,12 +7,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from launcher.run_directory import RunDirectory
+from launcher.run_directory import RunDirectory, forget_ending
 from launcher.slurm.client import cancel_job, submit_script
 from launcher.slurm.directives import seconds_of
 from launcher.slurm.environment import Finding, findings, submission_environment
 from launcher.slurm.placement import Placement, place
-from launcher.slurm.render import SUBMIT_COMMAND, render_script, render_worker, restart_mode
+from launcher.slurm.render import SUBMIT_COMMAND, render_script, render_tasks, restart_mode
 from launcher.slurm.settings import COMMAND_LINE, JOB, SITE, Settings, merge
 from planner.job import Job
 from profiles.documents import write_text
@@ -70,7 +70,7 @@ def prepare(
     return Submission(
         run=run,
         script=render_script(job=job, run=run, options=merged, placement=placement, grace_seconds=grace),
-        worker=render_worker(job=job, run=run, options=merged, placement=placement),
+        worker=render_tasks(job=job, run=run, options=merged, placement=placement),
         command=SUBMIT_COMMAND,
         environment=submission_environment(inherited),
         submissions=merged.links or 1,
@@ -85,10 +85,7 @@ def prepare(
 def write(submission: Submission) -> None:
     """Write the scripts into the run directory, and forget how earlier submissions of it ended."""
     folder = submission.run / "launch"
-    for name in ("verdict", "budget", "running", "jobs"):
-        (folder / name).unlink(missing_ok=True)
-    for switch in ("STOP", "SAVE"):
-        (submission.run / switch).unlink(missing_ok=True)
+    forget_ending(submission.run)
     for name, text in (("job.sbatch", submission.script), ("worker.sh", submission.worker)):
         write_text(folder / name, text)
         (folder / name).chmod(0o755)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -66,6 +67,7 @@ def started(folder: Path) -> Iterator[subprocess.Popen[str]]:
             str(folder / "runs"),
             "--name",
             "long",
+            "--no-requeue",
         ],
         cwd=folder,
         stdout=subprocess.PIPE,
@@ -124,11 +126,7 @@ def test_ctrl_c_saves_leaves_no_process_and_the_run_goes_on(
 
 def test_a_killed_rank_ends_the_run_and_is_named(folder: Path, started: subprocess.Popen[str]) -> None:
     run = folder / "runs" / "long"
-    workers = [
-        p
-        for p in ranks_of(run)
-        if "runtime.train" in p.cmdline() and "torch.distributed.run" not in p.cmdline()
-    ]
+    workers = [p for p in ranks_of(run) if "runtime.train" in p.cmdline()]
     victim = next(p for p in workers if p.environ().get("RANK") == "1")
     victim.kill()
     killed = time.monotonic()
@@ -136,6 +134,46 @@ def test_a_killed_rank_ends_the_run_and_is_named(folder: Path, started: subproce
     assert time.monotonic() - killed < 30
     assert started.returncode == 1
     assert "rank 1" in shown.split("Logs of every rank")[0]
+    assert ranks_of(run) == []
+
+
+def test_a_killed_rank_is_restarted_from_the_checkpoint(folder: Path) -> None:
+    """The policy of a job on SLURM, here: resumed once, every step done, and the attempts on record.
+
+    Real torchrun; the trainer is the stand-in without torch, which the tests of SLURM use.
+    """
+    package = folder / "stand-in" / "runtime"
+    package.mkdir(parents=True)
+    (package / "__init__.py").write_text("")
+    shutil.copy(Path(__file__).parent / "slurm" / "stand_in_train.py", package / "train.py")
+    (folder / "job.yaml").write_text(
+        "kind: job\nplan: plan.yaml\nsteps: 40\ncheckpoint: {every_steps: 2}\n"
+        f"environment: {{PYTHONPATH: {package.parent}, TEST_STEP_SECONDS: '0.1'}}\n"
+    )
+    launch = [*CUBOID, "launch", "job.yaml", "--runs", str(folder / "runs"), "--name", "again"]
+    process = subprocess.Popen(launch, cwd=folder, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    run = folder / "runs" / "again"
+    try:
+        deadline = time.monotonic() + START_SECONDS
+        while not list(run.glob("checkpoints/step-*/complete")):
+            assert process.poll() is None and time.monotonic() < deadline
+            time.sleep(0.02)
+        status = json.loads(cuboid(folder, "status", str(run), "--json").stdout)["runs"][0]
+        assert status["phase"] == "running"
+        victim = next(p for p in ranks_of(run) if "--run" in p.cmdline() and p.environ().get("RANK") == "1")
+        victim.kill()
+        _, shown = process.communicate(timeout=START_SECONDS)
+    finally:
+        process.kill()
+    assert process.returncode == 0, shown
+    assert "starting again from step" in shown
+    steps = [json.loads(line)["step"] for line in (run / "metrics.jsonl").read_text().splitlines()]
+    assert sorted(set(steps)) == list(range(1, 41))
+    status = json.loads(cuboid(folder, "status", str(run), "--json").stdout)["runs"][0]
+    assert (status["phase"], status["where"]) == ("finished", "local")
+    first, last = status["attempts"]
+    assert (first["outcome"], first["decision"], last["outcome"]) == ("failed", "restart", "finished")
+    assert "rank 1 on" in first["why"] and "killed by SIGKILL" in first["why"]
     assert ranks_of(run) == []
 
 
@@ -174,7 +212,8 @@ def test_a_killed_torchrun_leaves_no_rank_behind(folder: Path, started: subproce
         (PLAN, ("--data", "short.txt"), 2, "short.txt holds 20 bytes of text, one sequence needs"),
         (PLAN, ("--name", "../up"), 2, "run name '../up'"),
         (PLAN, ("--steps", "0"), 2, "--steps"),
-        (PLAN.replace("cpu-2", "dgx-h100"), (), 3, "this machine has none"),
+        (PLAN, ("--partition", "gpu"), 2, "--partition: only together with --on slurm"),
+        (PLAN.replace("cpu-2", "dgx-h100"), (), 3, "0 devices, the plan puts 2 ranks on a node"),
         ("kind: plan\n", (), 2, "is required"),
         ("", (), 2, "plan.yaml:1:1"),
     ],

@@ -12,6 +12,7 @@ import subprocess
 import tempfile
 import time
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -29,7 +30,7 @@ from profiles.site import SlurmOptions
 ROOT = Path(__file__).parents[3]
 SCRIPT = ROOT.parent / "shared" / "slurm" / "mini-cluster"
 PACKAGES = {"sbatch": "slurm-wlm", "munged": "munge", "ip": "iproute2", "shellcheck": "shellcheck"}
-NODES = 4
+NODES = 6
 TINY = {
     "layers": 4,
     "hidden": 32,
@@ -49,6 +50,18 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     """Tests of faults take a `turn`: how often each runs."""
     if "turn" in metafunc.fixturenames:
         metafunc.parametrize("turn", range(int(os.environ.get("CUBOID_FAULT_ROUNDS", "1"))))
+
+
+@pytest.fixture
+def within(record_property: Any) -> Callable[[str, float, float], None]:
+    """Check what a fault took against its stated limit, and put it into the report."""
+
+    def check(what: str, seconds: float, limit_seconds: float) -> None:
+        record_property("seconds", seconds)
+        record_property("limit_seconds", limit_seconds)
+        assert seconds <= limit_seconds, f"{what} took {seconds:.1f} s, the limit is {limit_seconds:.0f} s"
+
+    return check
 
 
 def missing_packages() -> list[str]:
@@ -118,7 +131,7 @@ class Cluster:
             value = until()
             if value:
                 return value
-            time.sleep(0.2)
+            time.sleep(0.1)
         raise AssertionError(f"not within {seconds} s: {what}\n{self.verb('status', check=False)}")
 
     def settle(self, run: RunDirectory, seconds: float = 60.0) -> str:
@@ -154,7 +167,7 @@ def cluster_process(debian_packages: None) -> Iterator[Cluster]:
     subprocess.run(["mount", "--bind", str(folder / "disks"), str(folder / "disks")], check=True)
     subprocess.run(["mount", "--make-shared", str(folder / "disks")], check=True)
     try:
-        cluster.verb("up", str(NODES), "--cpus", "8", "--gpus", "0")
+        cluster.verb("up", str(NODES), "--cpus", "16", "--gpus", "0")
         yield cluster
     finally:
         cluster.verb("down", check=False)
@@ -162,19 +175,36 @@ def cluster_process(debian_packages: None) -> Iterator[Cluster]:
         shutil.rmtree(folder, ignore_errors=True)
 
 
+@contextmanager
+def in_use(cluster: Cluster) -> Iterator[Cluster]:
+    """The cluster for some tests: every node up, and no job left in it afterwards."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("SLURM_CONF", str(cluster.folder / "run" / "slurm.conf"))
+        patch.setenv("PATH", f"{cluster.folder}/run/bin:{os.environ['PATH']}")
+        yield cluster
+        if cluster.jobs:
+            subprocess.run(["scancel", "--quiet", *cluster.jobs], check=False)
+        idle = ["squeue", "--noheader"]
+        cluster.wait(
+            lambda: not subprocess.run(idle, capture_output=True, check=True).stdout.strip(),
+            30,
+            "an empty queue",
+        )
+        cluster.jobs.clear()
+
+
 @pytest.fixture
-def cluster(cluster_process: Cluster, monkeypatch: pytest.MonkeyPatch) -> Iterator[Cluster]:
-    """The cluster, every node up and no job in it before and after the test."""
-    monkeypatch.setenv("SLURM_CONF", str(cluster_process.folder / "run" / "slurm.conf"))
-    monkeypatch.setenv("PATH", f"{cluster_process.folder}/run/bin:{os.environ['PATH']}")
-    yield cluster_process
-    for job in cluster_process.jobs:
-        subprocess.run(["scancel", "--quiet", job], check=False)
-    idle = ["squeue", "--noheader"]
-    cluster_process.wait(
-        lambda: not subprocess.run(idle, capture_output=True, check=True).stdout.strip(), 30, "an empty queue"
-    )
-    cluster_process.jobs.clear()
+def cluster(cluster_process: Cluster) -> Iterator[Cluster]:
+    """The cluster for one test."""
+    with in_use(cluster_process) as cluster:
+        yield cluster
+
+
+@pytest.fixture(scope="module")
+def shared_cluster(cluster_process: Cluster) -> Iterator[Cluster]:
+    """The cluster for all tests of a module, whose jobs run at the same time."""
+    with in_use(cluster_process) as cluster:
+        yield cluster
 
 
 def small_plan(*, nodes: int = 2, devices_per_node: int = 2, **layout: Any) -> Plan:
@@ -255,11 +285,20 @@ class Runs:
         )
 
 
-@pytest.fixture
-def runs(tmp_path: Path) -> Runs:
-    package = tmp_path / "stand-in" / "runtime"
+def runs_in(folder: Path) -> Runs:
+    package = folder / "stand-in" / "runtime"
     package.mkdir(parents=True)
     (package / "__init__.py").write_text("")
     shutil.copy(Path(__file__).with_name("stand_in_train.py"), package / "train.py")
-    tmp_path.chmod(0o755)
-    return Runs(root=tmp_path / "runs", stand_in_path=package.parent)
+    folder.chmod(0o755)
+    return Runs(root=folder / "runs", stand_in_path=package.parent)
+
+
+@pytest.fixture
+def runs(tmp_path: Path) -> Runs:
+    return runs_in(tmp_path)
+
+
+@pytest.fixture(scope="module")
+def shared_runs(tmp_path_factory: pytest.TempPathFactory) -> Runs:
+    return runs_in(tmp_path_factory.mktemp("shared"))

@@ -62,11 +62,10 @@ while step < job["steps"]:
     step += 1
     loss = (loss * 1.0001 + step) % 7.0
     if rank == 0:
+        metrics = {"step": step, "loss": loss, "step_seconds": 0.05, "tokens_per_second": 1.0}
+        metrics |= {"grad_norm": 1.0, "learning_rate": 1.0, "model_flops_per_device": 1.0, "peak_bytes": 1}
         with (run / "metrics.jsonl").open("a") as stream:
-            stream.write(
-                json.dumps({"step": step, "loss": loss, "step_seconds": 0.05, "tokens_per_second": 1.0})
-                + "\n"
-            )
+            stream.write(json.dumps(metrics) + "\n")
     if asked or (run / "STOP").exists():
         save(step, loss)
         event("stopped", step=step, reason=asked[0] if asked else "STOP")

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import json
+import time
 from typing import Any
 
 from launcher.run_directory import read_json_lines
+
+REFUSAL_SECONDS = 30.0
 
 
 def end(run: Any) -> dict[str, Any]:
@@ -21,14 +24,16 @@ def test_fit_nodes_pass(cluster: Any, runs: Any) -> None:
     assert {path.name for path in folder.glob("*.json")} == {"n1.json", "n2.json"}
 
 
-def test_node_with_fewer_devices(cluster: Any, runs: Any, turn: int) -> None:
+def test_node_with_fewer_devices(cluster: Any, runs: Any, turn: int, within: Any) -> None:
     """On processors a device is a rank slot; the second node has one core instead of two."""
     daemon = cluster.processes("n2", "^slurmd|/slurmd ")[0]
     cluster.on("n2", "taskset", "-cp", "0", str(daemon))
     try:
         run = runs.create()
+        sent = time.time()
         (job,) = cluster.launch(run, process_model="srun", preflight="strict")
         assert cluster.settle(run, 60) == "preflight"
+        within("the refusal", time.time() - sent, REFUSAL_SECONDS)
         assert end(run)["exit"] == "3"
         text = (run.logs / f"slurm-{job}.log").read_text()
         assert "1 usable cores, the plan was made for 2" in text
@@ -42,24 +47,26 @@ def test_node_with_fewer_devices(cluster: Any, runs: Any, turn: int) -> None:
 
 
 def test_stale_variables_of_the_shell_are_dropped(
-    cluster: Any, runs: Any, monkeypatch: Any, turn: int
+    cluster: Any, runs: Any, monkeypatch: Any, turn: int, within: Any
 ) -> None:
     monkeypatch.setenv("NCCL_SOCKET_IFNAME", "ib7")
     monkeypatch.setenv("GLOO_SOCKET_IFNAME", "bond9")
     monkeypatch.setenv("NCCL_P2P_LEVEL", "NVL")
-    run = runs.create()
+    run, sent = runs.create(), time.time()
     cluster.launch(run, process_model="srun", preflight="strict", keep_environment=("NCCL_P2P_LEVEL",))
     assert cluster.settle(run, 60) == "finished"
+    within("pre-flight and training", time.time() - sent, REFUSAL_SECONDS)
     text = (run.logs / "rank-0.log").read_text()
     assert "IFNAME" not in text
     assert "NCCL_P2P_LEVEL=NVL" in text
 
 
-def test_stale_variables_of_the_site_are_refused(cluster: Any, runs: Any, turn: int) -> None:
+def test_stale_variables_of_the_site_are_refused(cluster: Any, runs: Any, turn: int, within: Any) -> None:
     stale = {"NCCL_SOCKET_IFNAME": "ib7", "GLOO_SOCKET_IFNAME": "bond9"}
-    run = runs.create()
+    run, sent = runs.create(), time.time()
     (job,) = cluster.launch(run, process_model="srun", preflight="strict", environment=stale)
     assert cluster.settle(run, 60) == "preflight"
+    within("the refusal", time.time() - sent, REFUSAL_SECONDS)
     text = " ".join((run.logs / f"slurm-{job}.log").read_text().split())
     for name, value in stale.items():
         assert f"{name}={value} names no interface of this node" in text

@@ -155,28 +155,53 @@ def run_in(folder: Path, script: str, worker: str) -> subprocess.CompletedProces
 
 
 @quiet
-@given(name=words, value=words, path=words, module=words, keep=words)
+@given(name=words, value=words, path=words, module=words, keep=words, apptainer=st.booleans())
 def test_shell_words_are_never_run(
-    name: str, value: str, path: str, module: str, keep: str, runs: Any, tmp_path_factory: Any
+    name: str,
+    value: str,
+    path: str,
+    module: str,
+    keep: str,
+    apptainer: bool,
+    runs: Any,
+    tmp_path_factory: Any,
 ) -> None:
+    """Every option that is not refused by itself is put into one script, which is then run."""
     folder = tmp_path_factory.mktemp("hostile")
+    container = (
+        ContainerSpec(image=path, runtime="apptainer", workdir=value, python=keep)
+        if apptainer
+        else ContainerSpec(image=path, mounts=(value,), python=keep)
+    )
     given: list[dict[str, Any]] = [
-        {"environment": {"NOTE": value}},
-        {"environment": {name: "1"}},
         {"keep_environment": (keep,)},
         {"modules": (module,)},
         {"python": path},
-        {"container": ContainerSpec(image=path, mounts=(value,))},
-        {"container": ContainerSpec(image=path, runtime="apptainer", workdir=value)},
+        {"container": container},
     ]
-    for options in given:
-        try:
-            submission = prepared(runs.plan(), run=folder / "run", **options)
-        except ConfigError:
-            continue
-        run_in(folder, submission.script, submission.worker)
-        assert not list(folder.rglob("HACKED*")), options
+    environment = {
+        key: text
+        for key, text in (("NOTE", value), (name, "1"))
+        if not refused(runs.plan(), folder, environment={key: text})
+    }
+    taken = {
+        key: word
+        for options in given
+        if not refused(runs.plan(), folder, **options)
+        for key, word in options.items()
+    }
+    submission = prepared(runs.plan(), run=folder / "run", environment=environment, **taken)
+    run_in(folder, submission.script, submission.worker)
+    assert not list(folder.rglob("HACKED*")), taken
     shutil.rmtree(folder)
+
+
+def refused(plan: Any, folder: Path, **options: Any) -> bool:
+    try:
+        prepared(plan, run=folder / "run", **options)
+    except ConfigError:
+        return True
+    return False
 
 
 @quiet

@@ -8,7 +8,7 @@
 set -uo pipefail
 
 run=/shared/runs/first
-python=/shared/venv/bin/python
+python=python3
 export PYTHONUNBUFFERED=1
 export PYTHONFAULTHANDLER=1
 export NCCL_DEBUG=WARN
@@ -30,8 +30,8 @@ be_rank() {
         exec "$python" -P -m runtime.collective_check --folder "$run/preflight/$CUBOID_ATTEMPT"
     fi
     local mine=$CUBOID_RANKS/rank-$RANK log=$run/logs/rank-$RANK.log child status interrupted
-    printf 'started %s %s %s\n' "$(date +%s.%N)" "$(hostname)" "$$" >"$mine"
-    printf -- '--- attempt %s, rank %s, host %s\n' "$CUBOID_ATTEMPT" "$RANK" "$(hostname)" >>"$log"
+    printf 'started %s %s %s\n' "$(date +%s.%N)" "$(uname -n)" "$$" >"$mine"
+    printf -- '--- attempt %s, rank %s, host %s\n' "$CUBOID_ATTEMPT" "$RANK" "$(uname -n)" >>"$log"
     "$python" -P -m runtime.train --job "$run/job.yaml" --run "$run" "$@" >>"$log" 2>&1 &
     child=$!
     # SIGTERM comes to the whole process group; this shell stays to write down how the rank ended.
@@ -55,10 +55,15 @@ case $role in
         # SLURM sends SIGTERM to every process. Passed on by torchrun too it would come twice, and the trainer
         # takes the second one for impatience.
         trap '' TERM
-        exec "$python" -P -m torch.distributed.run --nnodes="$CUBOID_NODES" --nproc-per-node=8 \
+        mine=$CUBOID_RANKS/node-$SLURM_NODEID
+        printf 'started %s %s %s\n' "$(date +%s.%N)" "$(uname -n)" "$$" >"$mine"
+        "$python" -P -m torch.distributed.run --nnodes="$CUBOID_NODES" --nproc-per-node=8 \
             --node-rank="$SLURM_NODEID" --rdzv-backend=static --master-addr="$MASTER_ADDR" \
             --master-port="$MASTER_PORT" --max-restarts=0 --signals-to-handle=SIGINT,SIGHUP --no-python \
-            bash "$run/launch/worker.sh" rank "$@" ;;
+            bash "$run/launch/worker.sh" rank "$@"
+        status=$?
+        printf 'ended %s %s\n' "$(date +%s.%N)" "$status" >>"$mine"
+        exit "$status" ;;
     task)
         export RANK=$SLURM_PROCID LOCAL_RANK=$SLURM_LOCALID WORLD_SIZE=$SLURM_NTASKS LOCAL_WORLD_SIZE=8
         be_rank "$@" ;;

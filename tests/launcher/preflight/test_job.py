@@ -1,0 +1,37 @@
+"""A job that no machine could run is refused with the field that has to change."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from launcher.preflight.job import check_job
+from planner.job import DataSpec, Job
+from planner.plan import plan_from_data
+from profiles.errors import ConfigError
+
+
+def job(*, data: DataSpec | None = None, environment: dict[str, str] | None = None, **layout: Any) -> Job:
+    layout = {"pp": 2, "global_batch": 8, "precision": "fp32", **layout}
+    plan = {"kind": "plan", "model": {"preset": "bytes-1m"}, "cluster": {"preset": "cpu-2"}, "layout": layout}
+    return Job(plan=plan_from_data(plan, Path()), data=data or DataSpec(), environment=environment or {})
+
+
+def test_a_sound_job_passes() -> None:
+    check_job(job(environment={"NOTE": "x"}))
+
+
+@pytest.mark.parametrize(
+    ("wrong", "message"),
+    [
+        ({"zero": 1}, "layout.zero"),
+        ({"data": DataSpec(path="/nowhere/text")}, "/nowhere/text does not exist"),
+        ({"environment": {"WANDB_API_KEY": "x"}}, "looks like a secret"),
+        ({"environment": {"RANK": "0"}}, "is set by the shell, SLURM or Cuboid"),
+    ],
+)
+def test_what_cannot_run_is_refused(wrong: dict[str, Any], message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        check_job(job(**wrong))
