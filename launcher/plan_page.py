@@ -67,7 +67,11 @@ def render_plans(
             searched=(
                 f"{result.searched:,} layouts bounded, {result.priced:,} simulated in"
                 f" {format_seconds(result.seconds)}; "
-                + (f"none can be more than {result.gap:.1%} faster" if result.gap else "the best is proved")
+                + (
+                    f"none can be more than {result.gap:.1%} faster"
+                    if result.gap
+                    else "the fastest is proved"
+                )
             ),
             infeasible=sorted(result.infeasible.items()),
             provenance=best.estimate.provenance,

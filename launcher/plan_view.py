@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
 from launcher.console import stdout_console, table
+from planner.costs.memory import tight
 from profiles.units import format_bytes, format_count, format_seconds
 
 if TYPE_CHECKING:
@@ -28,6 +29,8 @@ class Column:
     number: bool = False
     wraps: bool = False
 
+
+TIGHT = " !"
 
 COLUMNS = (
     Column(name=""),
@@ -51,7 +54,7 @@ def show(
     console: Console | None = None,
 ) -> None:
     """Print the ranked table, the chosen plan marked, and why it won."""
-    from planner.verdict import compare  # noqa: PLC0415 (start-up time)
+    from planner.verdict import compare, memory_warning  # noqa: PLC0415 (start-up time)
 
     console = console or stdout_console()
     rows = table(
@@ -70,15 +73,31 @@ def show(
     console.print(rows)
     best = result.best.estimate
     why = f" {compare(best, result.plans[1].estimate)}" if len(result.plans) > 1 else ""
-    console.print(f"▶ chosen: {format_count(best.tokens_per_second)} tokens/s.{why}")
+    warning = memory_warning(result.plans, cluster)
+    room = f" {warning}" if warning else ""
+    console.print(f"▶ chosen: {format_count(best.tokens_per_second)} tokens/s.{why}{room}")
+    for line in legend(result, cluster):
+        console.print(line)
     refused = ", ".join(f"{count:,} {reason}" for reason, count in sorted(result.infeasible.items()))
     console.print(
         f"{result.searched:,} layouts in {format_seconds(result.seconds)}, {result.priced:,} simulated; "
-        + (f"none can be more than {result.gap:.1%} faster" if result.gap > 0 else "the best is proved")
+        + (f"none can be more than {result.gap:.1%} faster" if result.gap > 0 else "the fastest is proved")
         + (f"; infeasible: {refused}" if refused else "")
     )
     for note in result.best.estimate.notes:
         console.print(f"note: {note}")
+
+
+def legend(result: SearchResult, cluster: ClusterSpec) -> list[str]:
+    """Return what the marks of the ranked table mean, for those that occur."""
+    lines = []
+    if any(tight(cluster.device, ranked.estimate.memory.peak_bytes) for ranked in result.plans):
+        lines.append(f"{TIGHT.strip()} less memory left than fragmentation usually takes")
+    if any(ranked.alike for ranked in result.plans):
+        lines.append(
+            "+n alike: other schedules, chunks or rank orders of the same degrees, no faster or leaner"
+        )
+    return lines
 
 
 def cells(ranked: RankedPlan, cluster: ClusterSpec, devices: int) -> dict[str, str]:
@@ -96,6 +115,8 @@ def cells(ranked: RankedPlan, cluster: ClusterSpec, devices: int) -> dict[str, s
         options.append(layout.rank_order)
     if layout.world_size < devices:
         options.append(f"{devices - layout.world_size} idle")
+    if ranked.alike:
+        options.append(f"+{len(ranked.alike)} alike")
     share = estimate.memory.peak_bytes / cluster.device.memory_bytes
     return {
         "": ("▶ " if ranked.rank == 1 else "  ") + str(ranked.rank),
@@ -105,7 +126,8 @@ def cells(ranked: RankedPlan, cluster: ClusterSpec, devices: int) -> dict[str, s
         "options": " ".join(options) or "–",
         "step": format_seconds(estimate.step_seconds),
         "MFU": "–" if estimate.mfu is None else f"{estimate.mfu:.1%}",
-        "memory": f"{format_bytes(estimate.memory.peak_bytes)} {share:.0%}",
+        "memory": f"{format_bytes(estimate.memory.peak_bytes)} {share:.0%}"
+        + (TIGHT if tight(cluster.device, estimate.memory.peak_bytes) else ""),
         "limited by": ranked.limited_by,
     }
 

@@ -179,7 +179,7 @@ def to_json(
 ) -> dict[str, Any]:
     """Return the search result as plain data; what was not asked for is left out."""
     data: dict[str, Any] = {
-        "plans": [_plan_data(ranked) for ranked in result.plans],
+        "plans": [_plan_data(ranked) | _alike(ranked) for ranked in result.plans],
         "searched": result.searched,
         "priced": result.priced,
         "infeasible": dict(result.infeasible),
@@ -216,6 +216,22 @@ def _plan_data(ranked: RankedPlan) -> dict[str, Any]:
         "layout": plain(ranked.layout),
         "estimate": plain(ranked.estimate),
         "limited_by": ranked.limited_by,
+    }
+
+
+def _alike(ranked: RankedPlan) -> dict[str, Any]:
+    """Layouts of the same degrees that gain nothing by another schedule, as plain data."""
+    if not ranked.alike:
+        return {}
+    return {
+        "alike": [
+            {
+                "layout": plain(other.layout),
+                "step_seconds": other.estimate.step_seconds,
+                "peak_bytes": other.estimate.memory.peak_bytes,
+            }
+            for other in ranked.alike
+        ]
     }
 
 

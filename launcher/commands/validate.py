@@ -22,6 +22,13 @@ def validate(
         Path | None,
         typer.Option(metavar="FILE_OR_FOLDER", help="Published records; default: the table that ships here."),
     ] = None,
+    leave_one_source_out: Annotated[
+        bool,
+        typer.Option(
+            "--leave-one-source-out",
+            help="Also predict every source with constants fitted to all others (about a minute).",
+        ),
+    ] = False,
     json: Annotated[bool, typer.Option("--json", help="One JSON document on stdout.")] = False,
 ) -> None:
     """Compare predictions with published runs, row by row, and sum up the errors.
@@ -29,18 +36,29 @@ def validate(
     Rows outside the model (fp8, mixture of experts, offloading, context parallelism …) are listed as skipped,
     with the reason. Nothing is fitted to a row: devices and links have one set of constants.
 
+    --leave-one-source-out says what a cluster that nothing was fitted to should expect: every source is
+    predicted with constants fitted again to all other sources.
+
     Example: cuboid validate
              cuboid validate --records my-runs.yaml --json
     """
-    from planner.validate import validate_records  # noqa: PLC0415 (numpy; --help must not pay for it)
+    from planner.validate import compare  # noqa: PLC0415 (numpy; --help must not pay for it)
+    from planner.validate_case import Case  # noqa: PLC0415
+    from planner.validate_records import read_cases  # noqa: PLC0415
+    from planner.validate_refit import leave_one_out  # noqa: PLC0415
     from planner.validate_summary import summarise  # noqa: PLC0415
 
     source = records or Path(str(resources.files("profiles") / "published"))
     if not source.exists():
         raise ConfigError(f"{source}: no such file or folder")
     stderr_console().print(f"[dim]pricing the records of {source}[/dim]")
-    rows = validate_records([source])
-    summary = summarise(rows)
+    items = list(read_cases(source))
+    rows = [compare(item) for item in items]
+    left_out = None
+    if leave_one_source_out:
+        stderr_console().print("[dim]fitting the constants again without each source[/dim]")
+        left_out = leave_one_out([item for item in items if isinstance(item, Case)])
+    summary = summarise(rows, left_out)
     if json:
         print_json({"rows": [_plain(row) for row in rows], "summary": summary})
         return
@@ -82,6 +100,10 @@ def _show_summary(summary: dict[str, Any]) -> None:
     groups = {"all": summary}
     for key in ("by_source", "by_gpu", "by_model_class"):
         groups |= summary[key]
+    left_out = summary["leave_one_source_out"]
+    if left_out:
+        groups |= {f"left out · {name}": stats for name, stats in left_out["by_source"].items()}
+        groups["left out · all"] = left_out
     groups |= {f"memory · {name}": stats for name, stats in {"all": summary["memory"]}.items()}
     groups |= {f"memory · {name}": stats for name, stats in summary["memory"]["by_source"].items()}
     for name, stats in groups.items():
@@ -102,6 +124,8 @@ def _show_summary(summary: dict[str, Any]) -> None:
         f"{feasibility['checked']} runs priced: {len(feasibility['wrongly_infeasible'])} that ran called"
         f" infeasible, {len(feasibility['wrongly_feasible'])} that ran out of memory called feasible"
     )
+    for name, error in sorted(summary["resisting"].items(), key=lambda pair: -abs(pair[1])):
+        out.print(f"off by more than a quarter: {name} {error:+.0%}")
     for reason, count in summary["skipped"].items():
         out.print(f"skipped {count}: {reason}")
 

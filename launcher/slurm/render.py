@@ -155,11 +155,14 @@ def directives(
         if options.elastic and fewest < placement.nodes
         else str(placement.nodes)
     )
+    cpus = options.cpus_per_node and max(1, options.cpus_per_node // tasks)
+    if options.elastic:  # a number of tasks would limit a range of nodes to its lower end
+        cpus = options.cpus_per_node or placement.ranks_per_node
     found = [
         _directive("job-name", job_name(job, run, options), "name"),
         _directive("nodes", nodes),
-        _directive("ntasks-per-node", tasks),
-        _directive("cpus-per-task", options.cpus_per_node and max(1, options.cpus_per_node // tasks)),
+        None if options.elastic else _directive("ntasks-per-node", tasks),
+        _directive("cpus-per-task", cpus),
         *_devices(job, options, placement),
         Directive(name="exclusive") if options.exclusive else None,
         _directive("mem", options.memory or ("0" if options.exclusive else None), "memory"),

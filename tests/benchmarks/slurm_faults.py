@@ -33,7 +33,8 @@ def main() -> int:
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
         report = Path(folder) / "report.xml"
-        command = [sys.executable, "-m", "pytest", "-q", f"--junitxml={report}"]
+        command = [sys.executable, "-m", "pytest", "-q", "-p", "no:rerunfailures"]
+        command += ["-o", "junit_family=xunit1", f"--junitxml={report}"]
         command += ["tests/launcher/slurm/test_faults.py", "tests/launcher/slurm/test_cluster_preflight.py"]
         command += ["-k", options.only] if options.only else []
         environment = {**os.environ, "CUBOID_FAULT_ROUNDS": str(options.rounds)}

@@ -14,6 +14,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -30,7 +31,7 @@ from profiles.site import SlurmOptions
 ROOT = Path(__file__).parents[3]
 SCRIPT = ROOT.parent / "shared" / "slurm" / "mini-cluster"
 PACKAGES = {"sbatch": "slurm-wlm", "munged": "munge", "ip": "iproute2", "shellcheck": "shellcheck"}
-NODES = 6
+NODES = 11
 TINY = {
     "layers": 4,
     "hidden": 32,
@@ -49,7 +50,8 @@ TINY = {
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     """Tests of faults take a `turn`: how often each runs."""
     if "turn" in metafunc.fixturenames:
-        metafunc.parametrize("turn", range(int(os.environ.get("CUBOID_FAULT_ROUNDS", "1"))))
+        rounds = int(os.environ.get("CUBOID_FAULT_ROUNDS", "1"))
+        metafunc.parametrize("turn", range(rounds), scope="module")
 
 
 @pytest.fixture
@@ -120,6 +122,17 @@ class Cluster:
         jobs = submit(submission)
         self.jobs += jobs
         return jobs
+
+    @property
+    def hosts(self) -> set[str]:
+        """Names of all nodes."""
+        return {f"n{number}" for number in range(1, NODES + 1)}
+
+    def ended(self, job: str) -> float:
+        """When a job ended, in seconds since the epoch."""
+        info = job_info(job)
+        assert info
+        return datetime.fromisoformat(info.fields["EndTime"]).timestamp()
 
     def state(self, job: str) -> str:
         info = job_info(job)
@@ -242,6 +255,10 @@ class Runs:
 
     root: Path
     stand_in_path: Path
+
+    def below(self, name: str) -> Runs:
+        """The same in a folder of its own."""
+        return Runs(root=self.root / name, stand_in_path=self.stand_in_path)
 
     def plan(self, **changes: Any) -> Plan:
         """A plan for the nodes of the mini-cluster."""

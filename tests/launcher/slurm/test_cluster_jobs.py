@@ -45,7 +45,7 @@ def jobs(shared_cluster: Any, shared_runs: Any) -> dict[str, Any]:
     launch("one", run=slow)
     launch("two", run=slow)
     four = runs.plan(nodes=4, devices_per_node=2, tp=2, pp=4, global_batch=8)
-    launch("elastic", plan=four, elastic=True, nodelist=None, exclude="n1,n2,n5,n6")
+    launch("elastic", plan=four, elastic=True, nodelist=None, exclude=others(cluster, "n3", "n4"))
     sent["three-nodes"] = on_three_nodes(cluster, runs)
     for name, part in (("array", "_1"), ("singleton", "")):
         warn(cluster, sent[name][0], sent[name][1][0] + part)
@@ -58,6 +58,10 @@ def jobs(shared_cluster: Any, shared_runs: Any) -> dict[str, Any]:
     )
     cluster.jobs.append(job.stdout.strip())
     return sent
+
+
+def others(cluster: Any, *hosts: str) -> str:
+    return ",".join(sorted(cluster.hosts - set(hosts)))
 
 
 def on_three_nodes(cluster: Any, runs: Any) -> tuple[Any, tuple[str, ...]]:

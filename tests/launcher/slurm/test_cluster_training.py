@@ -28,7 +28,9 @@ def jobs(shared_cluster: Any, shared_runs: Any) -> Iterator[dict[str, Any]]:
     alone = runs.tiny_plan(nodes=2, devices_per_node=1, tp=1, pp=2)
     pair = runs.tiny_plan(nodes=2, devices_per_node=2, **LAYOUT)
     four = runs.tiny_plan(nodes=4, devices_per_node=1, **LAYOUT)
-    apart = {"exclude": "n1,n2,n3,n4", "elastic": True, "min_nodes": 1, "every": 2}
+    others = ",".join(sorted(cluster.hosts - {"n5", "n6"}))
+    apart = {"exclude": others, "elastic": True, "min_nodes": 1, "every": 2}
+    cluster.wait(lambda: idle() >= {"n5", "n6"}, 30, "two nodes for the elastic job, which would take one")
     elastic, first = launch("elastic", alone, process_model="srun", **apart)
     broken, second = launch("broken", pair, process_model="torchrun", nodelist="n1,n2")
     whole, _ = launch("whole", four, process_model="srun", nodelist="n1,n2,n3,n4")
@@ -42,6 +44,11 @@ def jobs(shared_cluster: Any, shared_runs: Any) -> Iterator[dict[str, Any]]:
         yield {"whole": whole, "broken": broken, "elastic": elastic}
     finally:
         subprocess.run([*update, "State=resume"], check=True)
+
+
+def idle() -> set[str]:
+    words = ["sinfo", "--noheader", "--Node", "--partition=main", "--states=idle", "--format=%N"]
+    return set(subprocess.run(words, capture_output=True, text=True, check=True).stdout.split())
 
 
 def warn(job: str) -> None:

@@ -1,9 +1,9 @@
 """Faults on a real SLURM: each ends as the policy says, within a stated time, with the cause named.
 
 `CUBOID_FAULT_ROUNDS=5` runs every fault so many times (tests/benchmarks/slurm_faults.py does, and prints the
-times). The trainer is a stand-in that checkpoints every second step; CUBOID_FAULT_TRAINER=runtime takes the
-real one, which starts more slowly. The time that counts is from the fault to the first step of the next
-attempt, or to the end of a job that must stay down.
+times). The trainer is a stand-in that checkpoints every second step, and all faults strike at once, on nodes
+of their own. CUBOID_FAULT_TRAINER=runtime takes the real trainer, and one fault after the other. The time
+that counts is from the fault to the first step of the next attempt, or to the end of a job that stays down.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ import subprocess
 import tempfile
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -25,46 +26,130 @@ from launcher.status import run_status
 
 REAL = os.environ.get("CUBOID_FAULT_TRAINER") == "runtime"
 STEP = {"TEST_STEP_SECONDS": "0.3"}
-REAL_STEPS = 24  # the real trainer cannot go on without the ranks it lost, so a few are enough
 RECOVERY_SECONDS = 90.0 if REAL else 45.0
 DOWN_SECONDS = 30.0
-Timed = Callable[[str, float, float], None]
+# fault → how the ranks are started, the nodes it may have, steps of the stand-in and of the real trainer: so
+# many that they are not done before SLURM has noticed (the real one stops where it lost ranks)
+JOBS: dict[str, tuple[str, str, int, int]] = {
+    "killed rank": ("srun", "n1,n2", 20, 60),
+    "killed torchrun": ("torchrun", "n1,n2", 60, 400),
+    "scancel": ("torchrun", "n1,n2", 1000, 10000),
+    "full disk": ("srun", "n1,n2", 1000, 10000),
+    "crashed node": ("srun", "n3,n4,n5", 60, 60),
+    "node cut off": ("srun", "n6,n7,n8", 60, 60),
+    "killed slurmd": ("srun", "n9,n10,n11", 60, 800),
+}
 
 
-def begin(runs: Any, steps: int, **options: Any) -> Any:
-    if REAL:
-        steps = min(steps, REAL_STEPS) if steps < 1000 else steps
-        return runs.create(plan=runs.tiny_plan(), steps=steps, every=2, stand_in=False, **options)
-    return runs.create(steps=steps, every=2, environment=STEP, **options)
+@dataclass
+class Struck:
+    """A run, its job, and when the fault struck it."""
+
+    run: Any
+    job: str
+    fault: float = 0.0
 
 
-def under_way(cluster: Any, run: Any, step: int = 5) -> None:
-    cluster.wait(lambda: len(run.metrics()) >= step, 120, f"step {step}")
+class Faults:
+    """Launches jobs, waits until they train, and injects their faults; each once in a turn."""
+
+    def __init__(self, cluster: Any, runs: Any, disk: Path) -> None:
+        self.cluster, self._runs, self._disk = cluster, runs, disk
+        self._struck: dict[str, Struck] = {}
+
+    def __getitem__(self, name: str) -> Struck:
+        if name not in self._struck:
+            self.strike([name] if REAL else list(JOBS))
+        return self._struck[name]
+
+    def strike(self, names: list[str]) -> None:
+        """Launch these jobs, and inject each one's fault once it has done five steps."""
+        waiting = {name: self._launch(name) for name in names}
+        self._struck |= waiting
+        self.cluster.wait(lambda: self._strike_ready(waiting) or not waiting, 240, "five steps of every job")
+
+    def _strike_ready(self, waiting: dict[str, Struck]) -> None:
+        for name in [name for name, struck in waiting.items() if len(struck.run.metrics()) >= 5]:
+            struck = waiting.pop(name)
+            self._inject(name, struck)
+            struck.fault = time.time()
+
+    def _launch(self, name: str) -> Struck:
+        model, hosts, steps, real_steps = JOBS[name]
+        options: dict[str, Any] = {"root": self._disk} if name == "full disk" else {}
+        if REAL:
+            steps, plan = real_steps, self._runs.tiny_plan(devices_per_node=1)
+            options |= {"plan": plan, "stand_in": False}
+        else:
+            options["environment"] = STEP
+        run = self._runs.create(name.replace(" ", "-"), steps=steps, every=2, **options)
+        others = ",".join(sorted(self.cluster.hosts - set(hosts.split(","))))
+        (job,) = self.cluster.launch(run, process_model=model, exclude=others)
+        return Struck(run=run, job=job)
+
+    def _inject(self, name: str, struck: Struck) -> None:
+        path = str(struck.run.path)
+        if name == "killed rank":
+            self._kill("n2", f"runtime.train --job {path}/")
+        elif name == "killed torchrun":
+            self._kill("n2", f"torch.distributed.run .*{path}/")
+        elif name == "scancel":
+            subprocess.run(["scancel", struck.job], check=True)
+        elif name == "full disk":
+            fill(self._disk)
+        else:
+            verb, host = {
+                "crashed node": ("crash", "n4"),
+                "node cut off": ("cut", "n7"),
+                "killed slurmd": ("kill-daemon", "n10"),
+            }[name]
+            self.cluster.verb(verb, host)
+
+    def _kill(self, host: str, pattern: str) -> None:
+        pids = self.cluster.processes(host, pattern)
+        assert pids, f"no {pattern} on {host}"
+        self.cluster.on(host, "kill", "-9", str(pids[0]))
+
+    def mend(self) -> None:
+        for name, verb, host in (
+            ("crashed node", "boot", "n4"),
+            ("node cut off", "heal", "n7"),
+            ("killed slurmd", "boot", "n10"),
+        ):
+            if name in self._struck:
+                self.cluster.verb(verb, host)
+                self.cluster.wait(lambda host=host: usable(host), 60, f"{host} comes back")
+
+    def finished(self, name: str, within: Callable[[str, float, float], None]) -> tuple[Attempt, Attempt]:
+        """Wait for the end of a run of two attempts; nothing was lost but steps since the last checkpoint."""
+        struck = self[name]
+        assert self.cluster.settle(struck.run, 240) == "finished"
+        first, last = read_attempts(struck.run)
+        assert (last.outcome, last.decision) == ("finished", "complete")
+        whole_history(struck.run)
+        (again,) = [event["time"] for event in struck.run.events() if event["event"] == "resumed"]
+        within("training again", again - struck.fault, RECOVERY_SECONDS)
+        return first, last
 
 
-def kill(cluster: Any, host: str, pattern: str) -> None:
-    pids = cluster.processes(host, pattern)
-    assert pids, f"no {pattern} on {host}"
-    cluster.on(host, "kill", "-9", str(pids[0]))
+def usable(host: str) -> bool:
+    words = ["sinfo", "-h", "-N", "-p", "main", "-o", "%N %T"]
+    out = subprocess.run(words, capture_output=True, text=True, check=True).stdout
+    return any(line in {f"{host} mixed", f"{host} idle"} for line in out.splitlines())
 
 
-def recovered(run: Any, fault: float) -> float:
-    """Seconds from the fault until the next attempt trained."""
-    (again,) = [event["time"] for event in run.events() if event["event"] == "resumed"]
-    return again - fault
-
-
-def ended(cluster: Any, run: Any) -> tuple[Attempt, Attempt]:
-    """Wait for the end of a run of two attempts, and check that nothing else was lost."""
-    assert cluster.settle(run, 240) == "finished"
-    first, last = read_attempts(run)
-    assert (last.outcome, last.decision) == ("finished", "complete")
-    whole_history(run)
-    return first, last
+def fill(folder: Path) -> None:
+    with (folder / "ballast").open("wb") as ballast:
+        try:
+            while True:
+                ballast.write(bytes(65536))
+                ballast.flush()
+        except OSError:
+            pass
 
 
 def whole_history(run: Any, every: int = 2) -> None:
-    """Nothing is lost but the steps since the last checkpoint, and no step is left out."""
+    """No step is left out, none but those since the last checkpoint is done again, and to the same loss."""
     seen = [line["step"] for line in run.metrics()]
     back = [(a, b) for a, b in pairwise(seen) if b != a + 1]
     assert all(b == a // every * every + 1 or b == (a // every - 1) * every + 1 for a, b in back), seen
@@ -74,129 +159,71 @@ def whole_history(run: Any, every: int = 2) -> None:
         assert by_step.setdefault(line["step"], line["loss"]) == line["loss"]
 
 
-def test_killed_rank(cluster: Any, runs: Any, turn: int, within: Timed) -> None:
-    run = begin(runs, 20)
-    cluster.launch(run, process_model="srun")
-    under_way(cluster, run)
-    kill(cluster, "n2", "runtime.train --job.* --run")
-    fault = time.time()
-    first, _ = ended(cluster, run)
+@pytest.fixture(scope="module")
+def faults(shared_cluster: Any, shared_runs: Any, turn: int) -> Iterator[Faults]:
+    disk = Path(tempfile.mkdtemp(dir=shared_cluster.folder / "disks"))
+    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=3m", "tmpfs", str(disk)], check=True)
+    faults = Faults(shared_cluster, shared_runs.below(f"turn-{turn}"), disk)
+    try:
+        yield faults
+    finally:
+        faults.mend()
+        subprocess.run(["umount", "-l", str(disk)], check=True)
+        shutil.rmtree(disk)
+
+
+def test_killed_rank(faults: Faults, turn: int, within: Any) -> None:
+    first, _ = faults.finished("killed rank", within)
     assert (first.outcome, first.decision) == ("failed", "restart")
+    assert first.first_failure and first.first_failure.rank is not None
     # the victim, not those that fell over it
-    assert first.first_failure and first.first_failure.rank in {2, 3}
     assert (first.first_failure.host, first.first_failure.status) == ("n2", 137)
-    within("starting again", recovered(run, fault), RECOVERY_SECONDS)
 
 
-def test_killed_torchrun(cluster: Any, runs: Any, turn: int, within: Timed) -> None:
-    run = begin(runs, 24)
-    cluster.launch(run, process_model="torchrun")
-    under_way(cluster, run)
-    kill(cluster, "n2", "torch.distributed.run")
-    fault = time.time()
-    first, _ = ended(cluster, run)
+def test_killed_torchrun(faults: Faults, turn: int, within: Any) -> None:
+    first, _ = faults.finished("killed torchrun", within)
     assert (first.outcome, first.decision) == ("failed", "restart")
     assert first.first_failure and first.first_failure.name == "torchrun on n2"
-    assert not cluster.processes("n2", "runtime.train")
-    within("starting again", recovered(run, fault), RECOVERY_SECONDS)
+    assert not faults.cluster.processes("n2", f"runtime.train --job {faults['killed torchrun'].run.path}")
 
 
-def test_crashed_node(cluster: Any, runs: Any, turn: int, within: Timed) -> None:
-    run = begin(runs, 60)
-    cluster.launch(run, process_model="srun", exclude="n1")
-    under_way(cluster, run)
-    cluster.verb("crash", "n3")
-    fault = time.time()
-    try:
-        moved(ended(cluster, run), "n[2,4]")
-        within("moving to another node", recovered(run, fault), RECOVERY_SECONDS)
-    finally:
-        cluster.verb("boot", "n3")
-
-
-def test_node_cut_off(cluster: Any, runs: Any, turn: int, within: Timed) -> None:
-    run = begin(runs, 60)
-    cluster.launch(run, process_model="srun", exclude="n1")
-    under_way(cluster, run)
-    cluster.verb("cut", "n3")
-    fault = time.time()
-    try:
-        moved(ended(cluster, run), "n[2,4]")
-        within("moving to another node", recovered(run, fault), RECOVERY_SECONDS)
-    finally:
-        cluster.verb("heal", "n3")
-        cluster.wait(lambda: "mixed" in nodes("n3") or "idle" in nodes("n3"), 60, "n3 comes back")
-
-
-def test_killed_slurmd(cluster: Any, runs: Any, turn: int, within: Timed) -> None:
-    """Without its daemon a node is down for SLURM, so the job moves."""
-    run = begin(runs, 60)
-    cluster.launch(run, process_model="srun", exclude="n1")
-    under_way(cluster, run)
-    cluster.verb("kill-daemon", "n3")
-    fault = time.time()
-    try:
-        moved(ended(cluster, run), "n[2,4]")
-        within("moving to another node", recovered(run, fault), RECOVERY_SECONDS)
-    finally:
-        cluster.verb("boot", "n3")
-
-
-def moved(attempts: tuple[Attempt, Attempt], where: str) -> None:
-    """The first attempt lost n3, and says so; the second one runs on other nodes."""
-    first, last = attempts
-    assert (first.nodes, last.nodes) == ("n[2-3]", where)
+@pytest.mark.parametrize(
+    ("fault", "before", "lost", "after"),
+    [
+        ("crashed node", "n[3-4]", "n4", "n[3,5]"),
+        ("node cut off", "n[6-7]", "n7", "n[6,8]"),
+        ("killed slurmd", "n[9-10]", "n10", "n[9,11]"),
+    ],
+    ids=lambda word: word.replace(" ", "-") if " " in word else "",
+)
+def test_lost_node(
+    faults: Faults, turn: int, within: Any, fault: str, before: str, lost: str, after: str
+) -> None:
+    """A node without power, network or daemon is down for SLURM, so the job moves, and says why."""
+    first, last = faults.finished(fault, within)
+    assert (first.nodes, last.nodes) == (before, after)
     assert first.outcome in {"terminated", "interrupted"}
-    assert "node n3 is down" in first.why
+    assert f"node {lost} is down" in first.why
 
 
-def nodes(host: str) -> str:
-    out = subprocess.run(
-        ["sinfo", "-h", "-N", "-p", "main", "-o", "%N %T"], capture_output=True, text=True, check=True
-    )
-    return next(line for line in out.stdout.splitlines() if line.startswith(host + " "))
-
-
-def test_scancel(cluster: Any, runs: Any, turn: int, within: Timed) -> None:
-    run = begin(runs, 1000)
-    (job,) = cluster.launch(run, process_model="torchrun")
-    under_way(cluster, run)
-    subprocess.run(["scancel", job], check=True)
-    fault = time.time()
-    cluster.wait(lambda: cluster.state(job) == "CANCELLED", 60, "cancelled")
-    cluster.wait(lambda: not cluster.processes("n1", "runtime.train"), 60, "no rank is left")
-    within("ending", time.time() - fault, DOWN_SECONDS)
+def test_scancel(faults: Faults, turn: int, within: Any) -> None:
+    struck, cluster = faults["scancel"], faults.cluster
+    cluster.wait(lambda: cluster.state(struck.job) == "CANCELLED", 60, "cancelled")
+    pattern = f"runtime.train --job {struck.run.path}"
+    cluster.wait(lambda: not cluster.processes("n1", pattern), 60, "no rank is left")
+    (only,) = read_attempts(struck.run)
+    assert only.ended
+    within("ending", only.ended - struck.fault, DOWN_SECONDS)
     time.sleep(1)
-    assert cluster.state(job) == "CANCELLED"  # and does not rise again
-    assert list((run.path / "checkpoints").glob("step-*/complete"))
-    (only,) = read_attempts(run)
+    assert cluster.state(struck.job) == "CANCELLED"  # and does not rise again
+    assert list((struck.run.path / "checkpoints").glob("step-*/complete"))
     assert (only.outcome, only.why) == ("terminated", "cancelled by scancel")
 
 
-@pytest.fixture
-def small_disk(cluster: Any) -> Iterator[Path]:
-    folder = Path(tempfile.mkdtemp(dir=cluster.folder / "disks"))
-    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=3m", "tmpfs", str(folder)], check=True)
-    try:
-        yield folder
-    finally:
-        subprocess.run(["umount", "-l", str(folder)], check=True)
-        shutil.rmtree(folder)
-
-
-def test_full_disk(cluster: Any, runs: Any, small_disk: Path, turn: int, within: Timed) -> None:
-    run = begin(runs, 1000, root=small_disk)
-    (job,) = cluster.launch(run, process_model="srun")
-    under_way(cluster, run, 3)
-    with (small_disk / "ballast").open("wb") as ballast:
-        try:
-            while True:
-                ballast.write(bytes(65536))
-                ballast.flush()
-        except OSError:
-            pass
-    fault = time.time()
-    cluster.wait(lambda: cluster.state(job) == "FAILED", 120, "failed")
-    within("ending", time.time() - fault, DOWN_SECONDS)
-    words = run_status(run).words  # from the run directory, or from the comment that SLURM keeps
+def test_full_disk(faults: Faults, turn: int, within: Any) -> None:
+    struck, cluster = faults["full disk"], faults.cluster
+    cluster.wait(lambda: cluster.state(struck.job) == "FAILED", 120, "failed")
+    ended = cluster.ended(struck.job)
+    within("ending", ended - struck.fault, DOWN_SECONDS)
+    words = run_status(struck.run).words  # from the run directory, or from the comment that SLURM keeps
     assert "disk-full" in words and "the disk of the run directory is full" in words

@@ -1,0 +1,88 @@
+"""Jobs in containers on a real SLURM, the container programs replaced by ones that take the documented words.
+
+Neither enroot with pyxis nor Apptainer can be installed where these tests run. What stands in for them knows
+only options that their manuals have (`srun --help` with pyxis; apptainer-exec(1)), and then runs the command
+as it is; so words, order and quoting are under test, isolation is not.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from profiles.site import ContainerSpec
+
+APPTAINER = """#!{python}
+import argparse, os, pathlib
+parser = argparse.ArgumentParser(allow_abbrev=False)
+parser.add_argument("verb", choices=["exec"])
+parser.add_argument("--nv", action="store_true")
+parser.add_argument("-B", "--bind", action="append", default=[])
+parser.add_argument("--pwd", "--cwd")
+parser.add_argument("image")
+parser.add_argument("command", nargs=argparse.REMAINDER)
+given = parser.parse_args()
+for bind in given.bind:
+    source, target, *rest = bind.split(":")
+    assert pathlib.Path(source).exists() and target.startswith("/") and rest in ([], ["ro"], ["rw"]), bind
+assert pathlib.Path(given.image).is_file(), given.image
+os.environ["TEST_CONTAINER"] = " ".join([given.image, given.pwd, *given.bind])
+os.chdir(given.pwd)
+os.execvp(given.command[0], given.command)
+"""
+PYXIS = """#!{python}
+import argparse, os
+parser = argparse.ArgumentParser(allow_abbrev=False, prefix_chars="-", add_help=False)
+for name in ("image", "mounts", "workdir", "name", "save", "env"):
+    parser.add_argument("--container-" + name)
+parser.add_argument("--no-container-mount-home", action="store_true")
+given, rest = parser.parse_known_args()
+assert not any(word.startswith("--container") for word in rest[: rest.index("bash")]), rest
+for mount in given.container_mounts.split(","):
+    source, target, *flags = mount.split(":")
+    assert source.startswith("/") and target.startswith("/") and len(flags) < 2, mount
+shown = [given.container_image, given.container_workdir, given.container_mounts]
+os.environ["TEST_CONTAINER"] = " ".join(shown)
+os.execv("/usr/bin/srun", ["srun", *rest])
+"""
+
+
+@pytest.fixture
+def programs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    folder = tmp_path / "programs"
+    folder.mkdir()
+    for name, text in (("apptainer", APPTAINER), ("srun", PYXIS)):
+        (folder / name).write_text(text.format(python=sys.executable))
+    monkeypatch.setenv("PATH", f"{folder}:{os.environ['PATH']}")
+    return folder
+
+
+@pytest.mark.parametrize("runtime", ["apptainer", "pyxis"])
+def test_every_task_runs_in_the_container(
+    runtime: str, cluster: Any, runs: Any, programs: Path, tmp_path: Path
+) -> None:
+    (programs / ("apptainer" if runtime == "apptainer" else "srun")).chmod(0o755)
+    image = tmp_path / "it's an image.sif"
+    image.write_text("")
+    data = tmp_path / "some data"
+    data.mkdir()
+    container = ContainerSpec(
+        image=str(image),
+        runtime=runtime,
+        mounts=(f"{data}:{data}:ro",),
+        workdir=str(data),
+        python=sys.executable,
+    )
+    run = runs.create()
+    cluster.launch(run, process_model="srun", preflight="strict", container=container)
+    assert cluster.settle(run, 60) == "finished"
+    (folder,) = (run.path / "preflight").iterdir()
+    assert {path.name for path in folder.glob("*.json")} == {"n1.json", "n2.json"}
+    mounts = [f"{data}:{data}:ro", f"{run.path}:{run.path}"]
+    shown = " ".join(mounts) if runtime == "apptainer" else ",".join(mounts)
+    for rank in range(4):
+        assert f"TEST_CONTAINER={image} {data} {shown}" in (run.logs / f"rank-{rank}.log").read_text()
