@@ -74,7 +74,7 @@ def _timelines(plan: Plan, run: RunDirectory | None) -> list[dict[str, str]]:
     """Return the drawings of a step, the predicted above the measured, on one scale."""
     timelines = step_timelines(plan, run)
     title = "A step, predicted and measured" if len(timelines) > 1 else "A step, predicted"
-    return [{"title": title, "svg": step_svg(timelines)}]
+    return [{"title": title, "svg": step_svg(timelines, inside_page=True)}]
 
 
 def _memory_rows(estimates: list[tuple[str, Estimate]]) -> list[tuple[str, dict[str, float]]]:

@@ -33,7 +33,8 @@ def predicted_step(plan: Plan, *, costs: CostTable | None = None, steps: int = 1
     reduced = timeline.makespan + time.dp_comm
     ends = [max((cell.end for cell in cells if cell.rank == rank), default=0.0) for rank in range(layout.pp)]
     for rank, end in enumerate(ends):
-        cells.append(_phase(rank, "gradients", end, reduced, reduced))
+        if reduced > end:
+            cells.append(_phase(rank, "gradients", end, reduced, reduced))
         cells.append(_phase(rank, "optimizer", reduced, reduced, reduced + time.optimizer))
     return StepTimeline(title="predicted", cells=tuple(cells), seconds=max(seconds, reduced + time.optimizer))
 

@@ -17,6 +17,7 @@ _TITLE, _AXIS, _GAP, _LEGEND = 28, 24, 16, 20
 _CHARACTER = 6.8  # width of a digit of the labels, in pixels
 _TICKS = 5
 _MOST_CELLS = 6000  # above this, tooltips and labels are left out
+_NAMESPACE = ' xmlns="http://www.w3.org/2000/svg"'
 _STYLE = (
     ".cuboid-steps text{font:12px system-ui,sans-serif;fill:var(--ink,#1d2433)}"
     ".cuboid-steps .t{font-weight:600;font-size:14px}"
@@ -26,8 +27,8 @@ _STYLE = (
 )
 
 
-def step_svg(timelines: Sequence[StepTimeline]) -> str:
-    """Return the picture of `timelines`, the first on top, all to one scale."""
+def step_svg(timelines: Sequence[StepTimeline], *, inside_page: bool = False) -> str:
+    """Return the picture of `timelines`, the first on top, all to one scale; a file unless `inside_page`."""
     scale = (_WIDTH - _LEFT - _RIGHT) / (max((t.seconds for t in timelines), default=0.0) or 1.0)
     parts: list[str] = []
     top = 4.0
@@ -39,7 +40,7 @@ def step_svg(timelines: Sequence[StepTimeline]) -> str:
     parts += shapes
     height = top + rows * _LEGEND + 8
     return (
-        f'<svg class="cuboid-steps" xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {_WIDTH} {height:.0f}"'
+        f'<svg class="cuboid-steps"{"" if inside_page else _NAMESPACE} viewBox="0 0 {_WIDTH} {height:.0f}"'
         f' width="{_WIDTH}" height="{height:.0f}" role="img"'
         f' aria-label="{escape(" and ".join(t.title for t in timelines))}"><style>{_STYLE}</style>'
         '<defs><pattern id="cuboid-wait" width="5" height="5" patternUnits="userSpaceOnUse"'

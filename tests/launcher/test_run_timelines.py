@@ -105,6 +105,7 @@ def test_report_prints_draws_and_embeds_them(run: Path, capsys: pytest.CaptureFi
     page = html.read_text()
     assert "A step, predicted and measured" in page
     assert page.count('<svg class="cuboid-steps"') == 1
+    assert "http" not in page.replace("http-equiv", "")  # it needs no network
     assert main(["report", str(run), "--timeline", "--json"]) == 0
     timelines = json.loads(capsys.readouterr().out)["timelines"]
     for timeline in timelines:
