@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 
 from launcher.attempts import read_attempts
@@ -185,3 +188,36 @@ def test_cancel_of_a_run_that_is_over(run: RunDirectory, capsys: pytest.CaptureF
     assert main(["cancel", str(run.path)]) == 0
     assert "Nothing runs" in capsys.readouterr().out
     assert not run.stop_path.exists()
+
+
+def test_cancel_now_asks_the_launcher_not_its_ranks(
+    run: RunDirectory, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A rank that ended by itself would be started again."""
+    sleep = [sys.executable, "-c", "import time; time.sleep(60)"]
+    rank = subprocess.Popen([*sleep, "--run", str(run.path)])
+    launcher = subprocess.Popen(sleep)
+    try:
+        started = psutil.Process(launcher.pid).create_time()
+        (run.path / "launch" / "launcher").write_text(f"{launcher.pid} {started}\n")
+        assert run_status(run).phase == "running"
+        assert main(["launch", str(run.path), "--resume"]) == 2
+        assert "runs on this machine" in capsys.readouterr().err
+        assert main(["cancel", str(run.path), "--now"]) == 0
+        assert not psutil.pid_exists(launcher.pid)
+        assert rank.poll() is None
+    finally:
+        for process in (rank, launcher):
+            process.kill()
+            process.wait()
+
+
+def test_torchrun_that_failed_first_is_named(run: RunDirectory, capsys: pytest.CaptureFixture[str]) -> None:
+    failed_attempt(run)
+    folder = run.path / "launch" / "ranks" / "7.0"
+    (folder / "node-1").write_text("started 100.5 n2 50\nended 149.5 137\n")
+    (run.logs / "slurm-7.log").write_text("words of torchrun\n")
+    assert main(["status", str(run.path)]) == 0
+    assert "torchrun on n2 failed first: killed by SIGKILL" in " ".join(capsys.readouterr().out.split())
+    assert main(["logs", str(run.path)]) == 0
+    assert capsys.readouterr().out == "words of torchrun\n"

@@ -16,14 +16,6 @@ def end(run: Any) -> dict[str, Any]:
     return line
 
 
-def test_fit_nodes_pass(cluster: Any, runs: Any) -> None:
-    run = runs.create()
-    cluster.launch(run, process_model="srun", preflight="strict")
-    assert cluster.settle(run, 60) == "finished"
-    (folder,) = (run.path / "preflight").iterdir()
-    assert {path.name for path in folder.glob("*.json")} == {"n1.json", "n2.json"}
-
-
 def test_node_with_fewer_devices(cluster: Any, runs: Any, turn: int, within: Any) -> None:
     """On processors a device is a rank slot; the second node has one core instead of two."""
     daemon = cluster.processes("n2", "^slurmd|/slurmd ")[0]
@@ -59,6 +51,8 @@ def test_stale_variables_of_the_shell_are_dropped(
     text = (run.logs / "rank-0.log").read_text()
     assert "IFNAME" not in text
     assert "NCCL_P2P_LEVEL=NVL" in text
+    (folder,) = (run.path / "preflight").iterdir()  # nodes that are fit have said so
+    assert {path.name for path in folder.glob("*.json")} == {"n1.json", "n2.json"}
 
 
 def test_stale_variables_of_the_site_are_refused(cluster: Any, runs: Any, turn: int, within: Any) -> None:
