@@ -6,6 +6,8 @@ what finishes here finishes on every transport that keeps the listed order.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from planner.schedules.action import Kind, Schedule
 from planner.schedules.lower import LoweredAction, LoweredSchedule, lower
 from planner.schedules.refusal import ScheduleRefused
@@ -33,45 +35,40 @@ def simulate_lowered(lowered: LoweredSchedule, times: StageTimes) -> Timeline:
     ranks = len(lowered.actions)
     starts: tuple[list[float], ...] = tuple([] for _ in range(ranks))
     ends: tuple[list[float], ...] = tuple([] for _ in range(ranks))
-    clock = [0.0] * ranks
-    places = [0] * ranks
+    clock, places = [0.0] * ranks, [0] * ranks
+    travel = [times.latency + wire for wire in times.wire]
+    table = times.table
     runnable = list(range(ranks))
     while runnable:
         rank = runnable.pop()
-        actions = lowered.actions[rank]
-        while places[rank] < len(actions):
-            action = actions[places[rank]]
-            if action.peer >= 0:
-                if not _meets(lowered, places, rank, action):
+        actions, place = lowered.actions[rank], places[rank]
+        while place < len(actions):
+            kind, stage, _, peer, tag = actions[place]
+            if peer >= 0:
+                if not _meets(lowered.actions[peer], places[peer], rank, tag, sends=kind in _SENDS):
                     break  # the peer will wake this rank when it arrives at the other end
-                seconds = times.latency + times.wire[_boundary(action)]
-                clock[rank] = clock[action.peer] = max(clock[rank], clock[action.peer]) + seconds
-                places[action.peer] += 1
-                runnable.append(action.peer)
-            elif action.kind <= _LAST_COMPUTE:
+                seconds = travel[stage if kind in _UPWARD else stage - 1]
+                clock[rank] = clock[peer] = max(clock[rank], clock[peer]) + seconds
+                places[peer] += 1
+                runnable.append(peer)
+            elif kind <= _LAST_COMPUTE:
                 starts[rank].append(clock[rank])
-                clock[rank] += times.of(action.kind, action.stage)
+                clock[rank] += table[kind][stage]
                 ends[rank].append(clock[rank])
-            places[rank] += 1
+            place += 1
+        places[rank] = place
     for rank, actions in enumerate(lowered.actions):
         if places[rank] < len(actions):
             raise _refusal(lowered, places, rank)
     return Timeline(schedule=lowered.schedule, starts=starts, ends=ends)
 
 
-def _meets(lowered: LoweredSchedule, places: list[int], rank: int, action: LoweredAction) -> bool:
-    """Whether the peer stands at the other end of the same message."""
-    theirs = lowered.actions[action.peer]
-    if places[action.peer] >= len(theirs):
+def _meets(theirs: Sequence[LoweredAction], place: int, rank: int, tag: int, *, sends: bool) -> bool:
+    """Whether the peer, at `place` of its list, stands at the other end of the same message."""
+    if place >= len(theirs):
         return False
-    other = theirs[places[action.peer]]
-    return (
-        other.peer == rank and other.tag == action.tag and (other.kind in _SENDS) != (action.kind in _SENDS)
-    )
-
-
-def _boundary(action: LoweredAction) -> int:
-    return action.stage if action.kind in _UPWARD else action.stage - 1
+    kind, _, _, peer, other = theirs[place]
+    return peer == rank and other == tag and (kind in _SENDS) != sends
 
 
 def _refusal(lowered: LoweredSchedule, places: list[int], rank: int) -> ScheduleRefused:

@@ -60,6 +60,8 @@ def check_cells(schedule: Schedule) -> None:
         ScheduleRefused: at the first broken rule, with rank, position and cell.
     """
     _check_placement(schedule)
+    if _cells_are_right(schedule):
+        return
     # Cells on the wrong rank first: what they lack elsewhere only follows from that.
     for rank, actions in enumerate(schedule.actions):
         for position, action in enumerate(actions):
@@ -70,6 +72,40 @@ def check_cells(schedule: Schedule) -> None:
             _refuse(_broken_order(action, seen), action, rank, position)
             seen.add(action)
         _check_complete(schedule, rank, seen)
+
+
+def _cells_are_right(schedule: Schedule) -> bool:
+    """Whether no cell breaks a rule; the caller then finds the first that does, at ten times the cost."""
+    stages, microbatches, placement, flush = (
+        schedule.stages,
+        schedule.microbatches,
+        schedule.placement,
+        schedule.flush,
+    )
+    forward, updated = bytearray(stages * microbatches), bytearray(stages * microbatches)
+    backward = bytearray(stages * microbatches)  # 1 after I, 2 after W, 3 after B
+    for rank, actions in enumerate(schedule.actions):
+        for kind, stage, microbatch in actions:
+            if not (0 <= stage < stages and 0 <= microbatch < microbatches and placement[stage] == rank):
+                return False
+            cell = stage * microbatches + microbatch
+            if kind == _F:
+                if forward[cell]:
+                    return False
+                forward[cell] = 1
+            elif kind == _W:
+                if backward[cell] != 1:
+                    return False
+                backward[cell] = 2
+            elif kind in (_B, _I):
+                if backward[cell] or not forward[cell]:
+                    return False
+                backward[cell] = 1 if kind == _I else 3
+            elif kind == _U and not flush and backward[cell] > 1 and not updated[cell]:
+                updated[cell] = 1
+            else:
+                return False
+    return 0 not in forward and min(backward) > 1
 
 
 def _refuse(broken: tuple[str, str] | None, action: Action, rank: int, position: int) -> None:

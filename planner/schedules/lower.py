@@ -29,6 +29,7 @@ from planner.schedules.times import StageTimes
 _F, _B, _I, _W, _U = Kind.F, Kind.B, Kind.I, Kind.W, Kind.U
 _SEND_F, _RECV_F, _SEND_B, _RECV_B = Kind.SEND_F, Kind.RECV_F, Kind.SEND_B, Kind.RECV_B
 _REDUCE = Kind.REDUCE
+_new = tuple.__new__  # a NamedTuple's own constructor takes three times as long
 
 
 class LoweredAction(NamedTuple):
@@ -83,20 +84,50 @@ def lower(schedule: Schedule, times: StageTimes | None = None) -> LoweredSchedul
     """
     times = _positive(times) if times else StageTimes.uniform(stages=schedule.stages)
     lists: tuple[list[LoweredAction], ...] = tuple([] for _ in schedule.actions)
-    last = schedule.stages - 1
-    for _, computes, rank, position in _common_order(schedule, times):
+    messages = _messages(schedule)
+    stages = schedule.stages
+    for _, computes, rank, position in _common_order(schedule, times, messages):
         kind, stage, microbatch = action = schedule.actions[rank][position]
         if computes:
             if kind == _U:
                 lists[rank].append(LoweredAction(_REDUCE, stage, microbatch))
-            lists[rank].append(LoweredAction(*action))
-        elif kind == _F and stage < last:
-            _message(schedule, lists, (_SEND_F, _RECV_F), (stage, stage + 1), microbatch)
-        elif kind in (_B, _I) and stage > 0:
-            _message(schedule, lists, (_SEND_B, _RECV_B), (stage, stage - 1), microbatch)
+            lists[rank].append(_new(LoweredAction, (*action, -1, -1)))
+            continue
+        message = messages[kind][stage]
+        assert message is not None
+        sends, receives, other, target, gradient = message
+        tag = (microbatch * stages + other) * 2 + gradient
+        lists[rank].append(_new(LoweredAction, (sends, stage, microbatch, target, tag)))
+        lists[target].append(_new(LoweredAction, (receives, other, microbatch, rank, tag)))
     if schedule.flush:
         lists = tuple(_with_reductions(actions) for actions in lists)
     return LoweredSchedule(schedule=schedule, actions=tuple(map(tuple, lists)))
+
+
+class _Message(NamedTuple):
+    """What the result of an action travels in: to stage `other` on rank `target`."""
+
+    sends: Kind
+    receives: Kind
+    other: int
+    target: int
+    gradient: bool
+
+
+def _messages(schedule: Schedule) -> list[list[_Message | None]]:
+    """Return the messages by kind and stage; None where the result stays on its rank or goes nowhere."""
+    table: list[list[_Message | None]] = [[None] * schedule.stages for _ in range(_U + 1)]
+    for stage, rank in enumerate(schedule.placement):
+        for kinds, sends, receives, other in (
+            ((_F,), _SEND_F, _RECV_F, stage + 1),
+            ((_B, _I), _SEND_B, _RECV_B, stage - 1),
+        ):
+            # On one rank, at the turn of a V, the data stays where it is.
+            if 0 <= other < schedule.stages and schedule.placement[other] != rank:
+                target = schedule.placement[other]
+                for kind in kinds:
+                    table[kind][stage] = _Message(sends, receives, other, target, other < stage)
+    return table
 
 
 def _positive(times: StageTimes) -> StageTimes:
@@ -116,35 +147,27 @@ def _positive(times: StageTimes) -> StageTimes:
     )
 
 
-def _common_order(schedule: Schedule, times: StageTimes) -> list[tuple[float, bool, int, int]]:
-    """Return (time, whether computation, rank, position) of all events, sorted.
+def _common_order(
+    schedule: Schedule, times: StageTimes, messages: list[list[_Message | None]]
+) -> list[tuple[float, bool, int, int]]:
+    """Return (time, whether computation, rank, position) of all actions and messages, sorted.
 
     An action computes from its start; its message, if it has one, leaves at its end. At equal times messages
     come first, since the action that starts then may need one.
     """
     timeline = simulate(schedule, times)
     order = []
-    for rank, (starts, ends) in enumerate(zip(timeline.starts, timeline.ends, strict=True)):
+    for rank, (actions, starts, ends) in enumerate(
+        zip(schedule.actions, timeline.starts, timeline.ends, strict=True)
+    ):
         order += [(time, True, rank, position) for position, time in enumerate(starts)]
-        order += [(time, False, rank, position) for position, time in enumerate(ends)]
+        order += [
+            (ends[position], False, rank, position)
+            for position, (kind, stage, _) in enumerate(actions)
+            if messages[kind][stage] is not None
+        ]
     order.sort()
     return order
-
-
-def _message(
-    schedule: Schedule,
-    lists: tuple[list[LoweredAction], ...],
-    kinds: tuple[Kind, Kind],
-    stages: tuple[int, int],
-    microbatch: int,
-) -> None:
-    """List the message of `microbatch` from stages[0] to stages[1] at both ends."""
-    source, target = schedule.placement[stages[0]], schedule.placement[stages[1]]
-    if source == target:
-        return  # the turn of a V: the data stays where it is
-    tag = _tag(schedule, stages[1], microbatch, gradient=stages[1] < stages[0])
-    lists[source].append(LoweredAction(kinds[0], stages[0], microbatch, target, tag))
-    lists[target].append(LoweredAction(kinds[1], stages[1], microbatch, source, tag))
 
 
 def _tag(schedule: Schedule, receiver: int, microbatch: int, *, gradient: bool) -> int:
@@ -201,21 +224,31 @@ def prove_order(lowered: LoweredSchedule) -> None:
     Raises:
         ScheduleRefused: at the first message that the other end lists differently or not at all.
     """
-    sides: dict[tuple[int, int], list[tuple[int, bool, int, LoweredAction]]] = {}
+    sides: dict[tuple[int, int], list[int]] = {}  # (rank, peer) → 2 · tag + whether it is sent
     for rank, actions in enumerate(lowered.actions):
-        for position, action in enumerate(actions):
-            if action.peer >= 0:
-                sends = action.kind in (_SEND_F, _SEND_B)
-                sides.setdefault((rank, action.peer), []).append((action.tag, sends, position, action))
+        own: dict[int, list[int]] = {}
+        for kind, _, _, peer, tag in actions:
+            if peer >= 0:
+                own.setdefault(peer, []).append(2 * tag + (kind in (_SEND_F, _SEND_B)))
+        sides |= {(rank, peer): codes for peer, codes in own.items()}
     for (rank, peer), ours in sides.items():
-        theirs = sides.get((peer, rank), [])
-        for i, (tag, sends, position, action) in enumerate(ours):
-            if i >= len(theirs) or theirs[i][0] != tag or theirs[i][1] == sends:
-                other = f"lists {theirs[i][3]}" if i < len(theirs) else "lists nothing more"
-                raise ScheduleRefused(
-                    "communication",
-                    f"{action} is message {i} with rank {peer}, which {other} there",
-                    cell=action.action,
-                    rank=rank,
-                    position=position,
-                )
+        theirs = [code ^ 1 for code in sides.get((peer, rank), [])]
+        if ours != theirs[: len(ours)]:
+            alike = zip(ours, theirs, strict=False)
+            number = next((i for i, (a, b) in enumerate(alike) if a != b), len(theirs))
+            raise _disagreement(lowered, rank, peer, number)
+
+
+def _disagreement(lowered: LoweredSchedule, rank: int, peer: int, number: int) -> ScheduleRefused:
+    """Return the refusal for message `number` between two ranks, which the peer lists differently."""
+    ours = [(at, a) for at, a in enumerate(lowered.actions[rank]) if a.peer == peer]
+    theirs = [a for a in lowered.actions[peer] if a.peer == rank]
+    position, action = ours[number]
+    other = f"lists {theirs[number]}" if number < len(theirs) else "lists nothing more"
+    return ScheduleRefused(
+        "communication",
+        f"{action} is message {number} with rank {peer}, which {other} there",
+        cell=action.action,
+        rank=rank,
+        position=position,
+    )
