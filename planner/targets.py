@@ -131,8 +131,8 @@ def check_target(layout: Layout, model: ModelSpec, target: Target) -> None:
             f"{layout.schedule} updates weights while microbatches are in flight, which {who} does not do;"
             " use a schedule with a flush, such as 1f1b or zb-v",
         )
-    if target.exact_models and model.tied_embeddings and layout.pp > 1:
-        _check_tie(layout)
+    if layout.pp > 1 and not flushes(layout):
+        check_tie(layout.schedule, model, target)
     if layout.precision not in target.precisions:
         raise FieldError(
             ("precision",), f"{who} trains in {_list(target.precisions)}, not {layout.precision}"
@@ -150,11 +150,16 @@ def check_target(layout: Layout, model: ModelSpec, target: Target) -> None:
         )
 
 
-def _check_tie(layout: Layout) -> None:
-    if not flushes(layout):
+def check_tie(schedule: str, model: ModelSpec, target: Target) -> None:
+    """Refuse an asynchronous `schedule` of a model whose embedding is tied across stages, where it would run.
+
+    Raises:
+        FieldError: at the schedule, with what to change.
+    """
+    if target.exact_models and model.tied_embeddings:
         raise FieldError(
             ("schedule",),
-            f"{layout.schedule} updates every stage at another time, so a token embedding tied across stages"
+            f"{schedule} updates every stage at another time, so a token embedding tied across stages"
             " would not stay one; set model.tied_embeddings to false, or use a schedule with a flush",
         )
 
