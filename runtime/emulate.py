@@ -23,6 +23,7 @@ from profiles.documents import read_document, write_yaml
 from profiles.errors import CuboidError
 from runtime.bench.ranks import Place, run_ranks
 from runtime.emulated import (
+    EmulatedAccelerator,
     EmulatedStage,
     EmulatedTransport,
     EmulatedUpdates,
@@ -74,7 +75,8 @@ def run_emulated(schedule: Schedule, request: EmulationRequest) -> list[list[Spa
         layout, placement=schedule.placement, device=local_device(0), edges=message_edges(lowered)
     )
     recorder = Recorder()
-    stages = {stage: EmulatedStage(times, stage, SHAPE, recorder.ready) for stage in schedule.stages_of(rank)}
+    device = EmulatedAccelerator(recorder)
+    stages = {stage: EmulatedStage(times, stage, SHAPE, device) for stage in schedule.stages_of(rank)}
     executor = Executor(
         stages=stages,
         lowered=lowered,
@@ -82,13 +84,13 @@ def run_emulated(schedule: Schedule, request: EmulationRequest) -> list[list[Spa
         transport=_transport(mesh, times, 4 * schedule.stages),
         reducer=NoReduction(),
         recorder=recorder,
-        updates=EmulatedUpdates(times),
+        updates=EmulatedUpdates(times, device),
     )
     tokens = torch.zeros((schedule.microbatches, *SHAPE), dtype=torch.float64)
     data = StepData(tokens=tokens, targets=tokens, valid_tokens=1)
     runs = []
     for step in range(WARM_RUNS + request.repeats):
-        recorder.begin_step(step)
+        recorder.begin_step(step + 1)
         barrier(mesh)
         executor.step(data)
         runs.append([s for s in recorder.spans if _computes(s)])

@@ -10,7 +10,6 @@ from __future__ import annotations
 import ctypes
 import sys
 import time
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -21,8 +20,11 @@ from torch import Tensor
 from planner.schedules import StageTimes
 from runtime.linear import DeferredGradients
 from runtime.mesh import Mesh
+from runtime.recorder import Recorder
 from runtime.transport import Arrival, Transport
 
+BLOCKED_SECONDS = 1e-4  # a message that took longer was not there yet
+LEAD_SECONDS = 5e-3  # how far ahead of its device a host may have launched
 SPIN_SECONDS = 1e-4  # the end of a wait is not left to the scheduler
 _TIMER_SLACK = 29  # PR_SET_TIMERSLACK of <linux/prctl.h>
 
@@ -42,31 +44,71 @@ def wait_until(moment: float) -> None:
         pass
 
 
+class EmulatedDevice:
+    """Begins a cell when the host calls for it: whatever the host does between cells is lost."""
+
+    def begin(self) -> float:
+        """Return when the running cell begins, by `time.perf_counter`."""
+        return time.perf_counter()
+
+    def run_until(self, moment: float) -> None:
+        """Be busy until `moment`."""
+        wait_until(moment)
+
+
+class EmulatedAccelerator(EmulatedDevice):
+    """Has a queue, as accelerators do: the host launches the next cell while this one runs.
+
+        host      │ launch 1 │ launch 2 │ …              what the host does between cells is hidden
+        device        │▒▒▒▒ 1 ▒▒▒▒│▒▒▒▒ 2 ▒▒▒▒│          unless a cell waits for a message
+
+    A cell begins when the one before ends, or when the message that it waited for has come.
+    """
+
+    def __init__(self, recorder: Recorder) -> None:
+        self._recorder = recorder
+        self._step = recorder.step
+        self._free = 0.0
+
+    def begin(self) -> float:
+        """Return when the running cell begins, by `time.perf_counter`."""
+        recorder, ready = self._recorder, self._recorder.ready()
+        if recorder.step != self._step or ready - recorder.since > BLOCKED_SECONDS:
+            self._step = recorder.step
+            return ready
+        return max(self._free, ready - LEAD_SECONDS)
+
+    def run_until(self, moment: float) -> None:
+        """Be busy until `moment`."""
+        wait_until(moment)
+        self._free = moment
+
+
 class _Timed(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, inputs: Tensor, stage: EmulatedStage, began: float) -> Tensor:
         ctx.stage = stage
         result = inputs.new_zeros(()) if stage.last else inputs + 0.0
-        wait_until(began + stage.forward_seconds)
+        stage.device.run_until(began + stage.forward_seconds)
         return result
 
     @staticmethod
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None, None]:
         stage = ctx.stage
-        began, result = stage.clock(), gradient.expand(stage.shape).clone()
+        device = stage.device
+        began, result = device.begin(), gradient.expand(stage.shape).clone()
         if stage.deferred.active:
-            stage.deferred.add(lambda: wait_until(stage.clock() + stage.weight_seconds))
-            wait_until(began + stage.input_seconds)
+            stage.deferred.add(lambda: device.run_until(device.begin() + stage.weight_seconds))
+            device.run_until(began + stage.input_seconds)
         else:
-            wait_until(began + stage.backward_seconds)
+            device.run_until(began + stage.backward_seconds)
         return result, None, None
 
 
 class EmulatedStage:
     """One stage of a pipeline that takes `times` and computes nothing.
 
-    `clock` says when the running cell began. With `Recorder.ready` what the host does inside a cell goes on
-    beside the emulated device, as beside a real one; by default a cell begins when the stage is called.
+    All stages of a rank share its `device`.
     """
 
     def __init__(
@@ -74,9 +116,9 @@ class EmulatedStage:
         times: StageTimes,
         stage: int,
         shape: tuple[int, ...],
-        clock: Callable[[], float] = time.perf_counter,
+        device: EmulatedDevice,
     ) -> None:
-        self.clock = clock
+        self.device = device
         self.deferred = DeferredGradients()
         self.forward_seconds = times.forward[stage]
         self.backward_seconds = times.backward[stage]
@@ -87,7 +129,7 @@ class EmulatedStage:
 
     def __call__(self, inputs: Tensor, targets: Tensor | None = None) -> Tensor:
         """Wait as long as the forward takes; on the last stage return a loss."""
-        began = self.clock()
+        began = self.device.begin()
         if not inputs.requires_grad:
             inputs = inputs.detach().requires_grad_()
         result: Tensor = _Timed.apply(inputs, self, began)  # type: ignore[no-untyped-call]
@@ -149,8 +191,9 @@ class NoReduction:
 class EmulatedUpdates:
     """Optimizer steps of an asynchronous schedule that wait."""
 
-    def __init__(self, times: StageTimes) -> None:
+    def __init__(self, times: StageTimes, device: EmulatedDevice) -> None:
         self._seconds = times.update
+        self._device = device
 
     def use(self, stage: int, microbatch: int) -> None:
         """Do nothing: waiting stages have no weights."""
@@ -160,7 +203,7 @@ class EmulatedUpdates:
 
     def update(self, stage: int) -> None:
         """Wait as long as the step takes."""
-        wait_until(time.perf_counter() + self._seconds[stage])
+        self._device.run_until(self._device.begin() + self._seconds[stage])
 
 
 def barrier(mesh: Mesh) -> None:

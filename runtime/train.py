@@ -22,6 +22,7 @@ from planner.schedules import LoweredSchedule
 from planner.targets import CUBOID, check_target
 from profiles.corpus import Tokens, load_corpus
 from profiles.errors import ConfigError, CuboidError, FieldError
+from runtime.allocator import keep_freed_memory
 from runtime.data import split_holdout
 from runtime.events import append_event
 from runtime.mesh import backend_of, local_device
@@ -55,6 +56,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     device = local_device(int(os.environ.get("LOCAL_RANK", "0")))
     if device.type == "cuda":
         torch.cuda.set_device(device)
+    else:
+        keep_freed_memory()
     store = _store(rank, ranks)
     recorder = Recorder()
     watchdog = Watchdog(

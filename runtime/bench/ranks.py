@@ -25,6 +25,7 @@ import torch
 import torch.distributed as dist
 
 from profiles.errors import ConfigError
+from runtime.allocator import keep_freed_memory
 
 GRACE_SECONDS = 3.0
 ORPHAN_POLL_SECONDS = 1.0
@@ -153,6 +154,8 @@ def _join_and_work(work: Work, place: Place, store: str, threads: int) -> None:
     torch.set_num_threads(threads)
     if place.device.type == "cuda":
         torch.cuda.set_device(place.device)
+    else:
+        keep_freed_memory()
     backend = "nccl" if place.device.type == "cuda" else "gloo"
     dist.init_process_group(backend, init_method=store, rank=place.rank, world_size=place.ranks)
     try:

@@ -39,7 +39,7 @@ from planner.schedules import StageTimes, build, simulate
 from planner.schedules.families import find_family
 from profiles.model import ModelSpec
 from runtime.bench.ranks import run_ranks
-from runtime.emulated import EmulatedStage, NoReduction, wait_precisely, wait_until
+from runtime.emulated import EmulatedDevice, EmulatedStage, NoReduction, wait_precisely, wait_until
 from runtime.executor import Executor, StepData
 from runtime.loss import cross_entropy_sum
 from runtime.memory import peak_bytes
@@ -139,7 +139,9 @@ def ours_waiting(name, microbatches):
     mesh = build_mesh(layout, placement=schedule.placement, device=local_device(0), edges=())
     rank = dist.get_rank()
     executor = Executor(
-        stages={stage: EmulatedStage(times, stage, SHAPE) for stage in schedule.stages_of(rank)},
+        stages={
+            stage: EmulatedStage(times, stage, SHAPE, EmulatedDevice()) for stage in schedule.stages_of(rank)
+        },
         lowered=lowered,
         rank=rank,
         transport=Transport(mesh, shape=SHAPE, dtype=torch.float64, unclaimed=4 * schedule.stages),
