@@ -146,9 +146,10 @@ def test_under_torchrun_the_processes_are_the_ranks(request_path: Path, tmp_path
     assert "2 ranks" in refused.stderr
 
 
-def test_an_interrupt_leaves_no_process(request_path: Path, tmp_path: Path) -> None:
+def test_an_interrupt_leaves_no_process(tmp_path: Path) -> None:
+    write_yaml(tmp_path / "request.yaml", BenchRequest(**(FIELDS | {"seconds": 600.0})))
     process = subprocess.Popen(
-        command(request_path, tmp_path / "costs.yaml"),
+        command(tmp_path / "request.yaml", tmp_path / "costs.yaml"),
         stderr=subprocess.PIPE,
         text=True,
         start_new_session=True,
