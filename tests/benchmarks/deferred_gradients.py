@@ -3,14 +3,18 @@
     python tests/benchmarks/deferred_gradients.py
 
 Method: one process, one thread, one stage of four GPT-2 blocks (hidden 256, 2 sequences of 128 tokens,
-fp32), forward and backward of one microbatch. The five ways alternate within each of 40 rounds; reported is
+fp32), forward and backward of one microbatch. The four ways alternate within each of 40 rounds; reported is
 the median over rounds of each way's processor time, and the median over rounds of the differences from the
 whole backward of the same model, with quartiles. A cell is one microbatch on one stage. `torch split` runs
 the input and weight halves that torch's zero-bubble schedules run, on the same blocks in plain modules.
+As in training, the process keeps the memory it frees (`--give-back`: it does not, and faults the pages of
+what was put aside in again in every cell).
 """
 
 from __future__ import annotations
 
+import argparse
+import resource
 import statistics
 import time
 from collections.abc import Callable
@@ -21,6 +25,7 @@ from torch.distributed.pipelining._backward import stage_backward_input, stage_b
 from torch.nn import functional
 
 from profiles.model import ModelSpec
+from runtime.allocator import keep_freed_memory
 from runtime.models import Stage, build_stage
 from runtime.tensor_parallel import TensorParallel
 
@@ -65,7 +70,17 @@ def torch_split(model: nn.Module, hidden: Tensor) -> None:
     stage_backward_weight(model.parameters(), groups)
 
 
+def page_faults() -> int:
+    return resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+
+
 def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--give-back", action="store_true", help="let the allocator return freed memory")
+    if not parser.parse_args().give_back:
+        keep_freed_memory()
     torch.set_num_threads(1)
     torch.manual_seed(0)
     spec = ModelSpec(layers=LAYERS + 1, hidden=HIDDEN, heads=HEADS, vocab=256, seq_len=128)
@@ -88,15 +103,20 @@ def main() -> None:
         "torch split": lambda x: torch_split(plain, x),
     }
     seconds: dict[str, list[float]] = {name: [] for name in ways}
+    faults: dict[str, list[int]] = {name: [] for name in ways}
     for number in range(ROUNDS + 3):
         for name, run in ways.items():
             leaf = hidden.clone().requires_grad_()
-            start = time.process_time()
+            before, start = page_faults(), time.process_time()
             run(leaf)
             if number >= 3:  # the first rounds warm up
                 seconds[name].append(time.process_time() - start)
+                faults[name].append(page_faults() - before)
     for name, values in seconds.items():
-        print(f"{name:14}{1e3 * statistics.median(values):8.2f} ms a cell, forward included")
+        print(
+            f"{name:14}{1e3 * statistics.median(values):8.2f} ms a cell, forward included,"
+            f" {statistics.median(faults[name]):.0f} page faults"
+        )
     for name in ("cuboid", "torch"):
         pairs = zip(seconds[f"{name} split"], seconds[f"{name} whole"], strict=True)
         low, middle, high = statistics.quantiles([1e3 * (split - base) for split, base in pairs], n=4)

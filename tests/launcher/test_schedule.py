@@ -8,6 +8,7 @@ from xml.etree import ElementTree
 import pytest
 
 from launcher.cli import main
+from launcher.drawing.palette import heat
 from launcher.drawing.terminal import column_seconds, draw
 from planner.schedules import StageTimes, build, simulate
 
@@ -153,6 +154,27 @@ def test_frontier_and_heat_map(tmp_path: Path, capsys: pytest.CaptureFixture[str
         p, m = cell["ranks"], cell["microbatches"]
         assert cell["bubble_fraction"] == pytest.approx((p - 1) / (m + p - 1))
     assert "27%" in run(capsys, "schedule", "1f1b", *SHAPE, "--heatmap")[1]
+
+
+def test_the_heat_map_as_a_picture(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    picture = tmp_path / "heat.svg"
+    words = ["schedule", "1f1b,v-half", *SHAPE, "--heatmap", "--svg", str(picture)]
+    cells = data(capsys, *words)["heatmap"]
+    root = ElementTree.fromstring(picture.read_text(encoding="utf-8"))
+    titles = [title.text for title in root.iter("{http://www.w3.org/2000/svg}title")]
+    assert titles == [
+        f"{cell['schedule']}: {cell['ranks']} ranks, {cell['microbatches']} microbatches: "
+        + ("impossible" if cell["bubble_fraction"] is None else f"bubble {cell['bubble_fraction']:.1%}")
+        for cell in cells
+    ]
+    fills = {
+        title.text: rect.get("fill")
+        for rect in root.iter("{http://www.w3.org/2000/svg}rect")
+        if (title := rect.find("{http://www.w3.org/2000/svg}title")) is not None
+    }
+    # One scale for all maps: equal bubbles have one colour, no bubble another than half of the time.
+    assert fills["1f1b: 1 ranks, 8 microbatches: bubble 0.0%"] == heat(0.0)
+    assert fills["1f1b: 2 ranks, 1 microbatches: bubble 50.0%"] == heat(0.5) == heat(0.9) != heat(0.0)
 
 
 @pytest.mark.parametrize(
