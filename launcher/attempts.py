@@ -6,7 +6,7 @@ import json
 import signal
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from launcher.run_directory import RunDirectory, read_json_lines
@@ -78,6 +78,10 @@ def read_attempts(run: RunDirectory) -> tuple[Attempt, ...]:
             found[name] = Attempt(name=name, nodes=str(line.get("nodes", "")), started=moment)
             continue
         earlier = found.get(name, Attempt(name=name, nodes="", started=moment))
+        if event == "terminated":  # the last words of a script that SLURM gave no time for others
+            found[name] = replace(
+                earlier, ended=moment, outcome=event, decision="left", why=str(line.get("why", ""))
+            )
         if event == "end":
             failed = line.get("outcome") in {"failed", "do-not-restart", "disk-full"}
             found[name] = Attempt(

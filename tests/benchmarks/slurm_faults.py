@@ -51,7 +51,7 @@ def print_table(tree: ElementTree.ElementTree[ElementTree.Element]) -> None:
     runs: dict[str, int] = defaultdict(int)
     passed: dict[str, int] = defaultdict(int)
     for case in tree.iter("testcase"):
-        name = re.sub(r"-?\d+\]$", "]", case.get("name", "")).replace("[]", "")
+        name = re.sub(r"\[\d+-?(.*)\]", r" \1", case.get("name", "")).strip()
         found = {item.get("name", ""): float(item.get("value", "nan")) for item in case.iter("property")}
         if case.find("failure") is None and "limit_seconds" not in found:
             continue  # not a fault

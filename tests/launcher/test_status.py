@@ -149,6 +149,19 @@ def test_first_failing_rank_is_not_the_cascade(run: RunDirectory) -> None:
     assert failure.words() == "killed by SIGKILL: out of memory, or killed by hand"
 
 
+def test_a_script_that_was_killed_has_said_why(run: RunDirectory) -> None:
+    """After SIGTERM SLURM may not leave the batch script the time to end its attempt."""
+    start = {"time": 100, "attempt": "7.0", "event": "start", "nodes": "n[1-2]"}
+    lines(
+        run.path / "launch" / "attempts.jsonl",
+        start,
+        {"time": 160, "attempt": "7.0", "event": "terminated", "why": "node n2 is down"},
+    )
+    (attempt,) = read_attempts(run)
+    assert (attempt.outcome, attempt.decision, attempt.ended) == ("terminated", "left", 160.0)
+    assert attempt.why == "node n2 is down"
+
+
 def test_logs_show_it_first(run: RunDirectory, capsys: pytest.CaptureFixture[str]) -> None:
     failed_attempt(run)
     assert main(["logs", str(run.path)]) == 0
