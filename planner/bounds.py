@@ -10,6 +10,8 @@ For rank r with T_r seconds of work a microbatch, of which F_r forward, Σ over 
     1f1b            m·T_r + Σ_{j<r} T_j + 2·Σ_{j>r} T_j − w·T_r      with w = p − 1 − r forwards of warm-up:
                     r waits once between warm-up and its first backward, once after its last forward
     split backward  weight gradients may fill every wait but the one before the first input gradient
+    V-shaped        so they may on a V, where the rank at the turn waits for it longest
+    all             Σ T_j + (m − 1) · the last stage: microbatches pass it one by one, all boundaries twice
 
 The slowest rank cannot be faster than `slowest`, the least over all contiguous splits of the layers.
 """
@@ -24,7 +26,7 @@ from numpy.typing import NDArray
 from planner.columns import LayerTimes, Part, Seconds
 from planner.schedules.families import find_family
 from planner.schedules.family import Family
-from planner.space import Column
+from planner.skeletons import Column
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -110,15 +112,19 @@ def loads(layers: int, pp: Column, times: LayerTimes, *, folded: bool = False) -
         first, last = first + last, np.zeros_like(last)
     slowest = _slowest(layers, pp, total, parts=(block, first, last))
     base = layers // pp
-    most = _fits(slowest, block, 0.0)
+    first_layers = np.minimum(base, _fits(slowest, block, first))
+    last_layers = np.minimum(base, _fits(slowest, block, last))
+    # What the ends leave goes to the ranks between them, evenly.
+    rest = layers - (pp - 2) * base - first_layers - last_layers
+    most = np.minimum(_fits(slowest, block, 0.0), base - (-rest // np.maximum(1, pp - 2)))
     return Loads(
         layers=layers,
         slowest=slowest,
         total=total,
         base=base,
         most=np.where(pp == 1, layers, most),
-        first_layers=np.minimum(base, _fits(slowest, block, first)),
-        last_layers=np.minimum(base, _fits(slowest, block, last)),
+        first_layers=first_layers,
+        last_layers=last_layers,
     )
 
 
@@ -181,18 +187,24 @@ def pipeline_bound(
     m, p, slowest = microbatches, pp, load.slowest
     any_order = np.where(p > 1, m * slowest, m * load.total)
     hops = (p - 1) * times.hop
+    if not family.flush:
+        return np.asarray(any_order)  # filling and draining are shared by many steps
     if name == "naive":
         return np.asarray(m * (load.total + 2 * hops))
     bound = np.maximum(any_order, _chain_bound(name, p, chunks, m, times=times, load=load))
     if family.placement != "loop":
         turn = (p - 1) * (load.base // chunks) * times.block.forward + hops
         bound = np.maximum(bound, m * load.base * times.block.both + turn)
+        bound = np.maximum(bound, _turn_bound(name, p, m, times, load))
+        if name in {"v-half", "v-min"}:
+            bound = np.maximum(bound, _block_bound(name, p, m, times, load))
         return np.where(p > 1, bound, any_order)
     last = load.last_layers * times.block.both + times.last.both
     if family.split:
         bound = np.maximum(bound, m * last + _forwards_before(p, times, load) + hops)
         if name in WARMUP_FACTORS:
             bound = np.maximum(bound, _first_rank_bound(name, p, m, times, load) + 2 * hops)
+            bound = np.maximum(bound, _slowest_rank_bound(name, p, m, times, load) + hops)
             bound = np.maximum(bound, _last_gradient_bound(name, p, m, times, load) + 2 * hops)
         return np.where(p > 1, bound, any_order)
     before = ((p - 2) * (load.base // chunks) + load.first_layers // chunks) * times.block.both
@@ -256,12 +268,71 @@ def _first_rank_bound(name: str, p: Column, m: Column, times: LayerTimes, load: 
     Hops are left to the caller.
     """
     block, first, last = times.block, times.first, times.last
-    gradient, last_gradient = _gradient(block), _end_gradient(last, times.last_alone)
-    layers = (p - 2) * load.base + load.last_layers
-    trip = layers * (block.forward + gradient) + last.forward + last_gradient
-    slowest_forward = load.most * block.forward + times.first_alone.forward
-    done = np.minimum(WARMUP_FACTORS[name] * (p - 1), m - 1) * slowest_forward
-    return m * (load.first_layers * block.both + first.both) + trip - done
+    own = load.first_layers
+    trip = (load.layers - own) * (block.forward + _gradient(block))
+    trip = trip + last.forward + _end_gradient(last, times.last_alone)
+    done = np.minimum(WARMUP_FACTORS[name] * (p - 1), m - 1)
+    done = done * (own * block.forward + times.first_alone.forward)
+    return np.asarray(m * (own * block.both + first.both) + trip - done)
+
+
+def _slowest_rank_bound(name: str, p: Column, m: Column, times: LayerTimes, load: Loads) -> Seconds:
+    """ZB-H1 and ZB-H2: so does the slowest rank, wherever it lies.
+
+    With k ranks behind it, it has done at most `factor` · k forwards more when the first input gradient comes
+    back. That is linear in k but for one kink, so the least over k is at an end or at the kink. Hops are left
+    to the caller.
+    """
+    block, factor = times.block, WARMUP_FACTORS[name]
+    others = (load.layers - load.most) * block.forward
+    gradient = np.minimum(load.base, load.last_layers) * _gradient(block)
+    forward = load.most * block.forward + times.first_alone.forward
+    waits = [
+        k * gradient - np.minimum(factor * k, m - 1) * forward
+        for k in (np.zeros_like(p), p - 1, np.minimum(p - 1, (m - 1) / factor))
+    ]
+    return np.asarray(m * load.slowest + others + np.minimum.reduce(waits))
+
+
+def _turn_bound(name: str, p: Column, m: Column, times: LayerTimes, load: Loads) -> Seconds:
+    """V-shaped families: the rank at the turn waits for its first input gradient.
+
+    That has gone through all forwards and through the input gradients on the way up the V; before it, the
+    rank has done no more than the forwards that its list begins with.
+    """
+    block = times.block
+    half = -(-load.base // 2)
+    done = _first_forwards(name, p, m) * half * block.forward
+    chain = load.layers * block.forward + times.first.forward + times.last.forward
+    up = load.first_layers // 2 + (p - 2) * (load.base // 2)
+    chain = chain + up * _gradient(block) + _end_gradient(times.last, times.last_alone)
+    return np.asarray(m * load.base * block.both + chain - done + 3 * (p - 1) * times.hop)
+
+
+def _block_bound(name: str, p: Column, m: Column, times: LayerTimes, load: Loads) -> Seconds:
+    """V-half and V-min: their blocks interlock, so unequal cells cost time in every microbatch.
+
+    Neighbouring ranks pass three forwards and three input gradients around every two microbatches of V-half
+    (even p), and three forwards or three input gradients every microbatch of V-min, counted in ranks.
+    """
+    forward, gradient = (
+        2 * (load.base // 2) * part for part in (times.block.forward, _gradient(times.block))
+    )
+    if name == "v-half":
+        return np.where((p >= 4) & (p % 2 == 0), m * 1.5 * (forward + gradient), 0.0)
+    return np.where(p >= 4, m * 3 * np.maximum(forward, gradient), 0.0)
+
+
+def _first_forwards(name: str, p: Column, m: Column) -> Column:
+    """Forwards, of both stages, that the rank at the turn of a V lists before its first backward."""
+    if name == "zb-v":
+        return np.asarray(2 * np.minimum(m, p))
+    if name == "dualpipe-v":
+        return np.asarray(np.minimum(m, p + 1) + np.minimum(m, p))
+    delays, turn = (3, 2 * (p % 2 == 0)) if name == "v-half" else (2, 1 * (p % 3 == 0))
+    up = (p - 1) * delays + 1
+    down = up + 1 + turn
+    return np.asarray(np.minimum(m, -(-up // 6)) + np.minimum(m, -(-down // 6)))
 
 
 def _last_gradient_bound(name: str, p: Column, m: Column, times: LayerTimes, load: Loads) -> Seconds:
@@ -297,6 +368,11 @@ def depth(name: str, *, rank: Column, pp: Column, chunks: Column, microbatches: 
         group = -(-m // np.maximum(1, m // p))
         warmup = 2 * (p - 1 - rank) + (chunks - 1) * group
         held = np.minimum(m * chunks, warmup + 1) / chunks
+    elif name in {"zb-v", "dualpipe-v"}:
+        held = (np.minimum(m, 2 * p - 1 - rank) + np.minimum(m, rank + 1)) / 2
+        held = held + (0.5 * (m > 2 * p - 1 - rank) if name == "dualpipe-v" else 0.0)
+    elif name == "v-half":
+        held = np.where(m < 2 * p, np.minimum((m + 1) / 2, (p + 1) / 2), p // 2 + 1.0)
     elif name in V_DEPTHS:
         slope, offset = V_DEPTHS[name]
         held = np.minimum((m + 1) / 2, slope * p + offset)
@@ -306,4 +382,4 @@ def depth(name: str, *, rank: Column, pp: Column, chunks: Column, microbatches: 
 
 
 # Peak of a V-shaped family: slope · p + offset microbatches, half of that while the first ones climb the V.
-V_DEPTHS = {"zb-v": (1.0, 0.0), "dualpipe-v": (1.0, 0.5), "v-half": (0.5, 0.5), "v-min": (1 / 3, 0.5)}
+V_DEPTHS = {"v-min": (1 / 3, 0.5)}

@@ -17,7 +17,8 @@ from planner.costs.flops import Number
 from planner.costs.rates import Pieces, analytic_pieces, measured_pieces, stage_phases
 from planner.costs.software import Software
 from planner.layout import Layout, Overlap, RankOrder
-from planner.space import MIXED, RECOMPUTES, Choices, Column, Space
+from planner.skeletons import Column
+from planner.space import MIXED, RECOMPUTES, Choices, Space
 from profiles.cluster import ClusterSpec, Precision
 from profiles.costs import CostTable
 from profiles.errors import ConfigError

@@ -10,7 +10,7 @@ import numpy as np
 
 from planner.bounds import Loads
 from planner.columns import LayerTimes, Seconds
-from planner.space import Column
+from planner.skeletons import Column
 
 
 def pipeline_expectation(
@@ -34,7 +34,8 @@ def pipeline_expectation(
         chunks > 1, (load.slowest + np.maximum(load.slowest, stage * chunks * block.both)) / 2, 0.0
     )
     slowest = np.maximum(load.slowest, slowest)
-    forward, weight = load.most * block.forward, load.most * np.minimum(block.weight_gradient, block.backward)
+    forward = load.most * block.forward
+    weight: Seconds = np.asarray(load.most * np.minimum(block.weight_gradient, block.backward))
     gradient = load.most * block.backward - weight
     hops = 2 * (p - 1) * times.hop
     steady, ahead = m * slowest, (p - 1) * load.total / p
@@ -47,18 +48,25 @@ def pipeline_expectation(
     elif name == "zb-h2":
         few = (p - 1) * (forward + gradient) - (m - 1) * weight / 2
         seconds = np.asarray(steady + np.maximum((p - 1) * np.maximum(forward, gradient - weight), few))
-    elif name == "zb-v":
-        few = (p - 1) * (forward + gradient) - (m - 1) * forward
-        seconds = np.asarray(steady + np.maximum((p - 1) * gradient / 2, few))
-    elif name == "dualpipe-v":
-        few = (p - 1) * (forward + gradient + weight / 2) - (m - 1) * forward
-        seconds = np.asarray(
-            steady + np.maximum((p - 1) * np.maximum(gradient - weight / 2, gradient / 2), few)
-        )
-    elif name == "v-half":
-        pair = 1.5 * np.maximum.reduce([forward + gradient, gradient + weight, forward + weight])
-        seconds = np.asarray(m * np.maximum(slowest, pair) + 1.36 * (p - 1) * pair / 3)
-    elif name == "v-min":
-        triple = 3 * np.maximum.reduce([forward, gradient, weight])
-        seconds = np.asarray(m * np.maximum(slowest, triple) + 1.93 * (p - 1) * triple / 3)
+    elif name in {"zb-v", "dualpipe-v", "v-half", "v-min"}:
+        bubble, hops = _v_bubble(name, p, m, (forward, gradient, weight)), 5 * (p - 1) * times.hop
+        # The ends make the first rank the slowest, which waits least.
+        seconds = np.maximum(steady, m * load.most * block.both + bubble)
     return np.asarray(np.where(p > 1, seconds + hops, m * load.total))
+
+
+def _v_bubble(name: str, p: Column, m: Column, cells: tuple[Seconds, Seconds, Seconds]) -> Seconds:
+    """What a V of equal ranks takes beyond its work; `cells` are forward, input and weight gradient."""
+    forward, gradient, weight = cells
+    work = forward + gradient + weight
+    if name == "zb-v":
+        few = (p - 1) * (forward + gradient) - (m - 1) * forward
+        return np.asarray(np.maximum((p - 1) * gradient / 2, few))
+    if name == "dualpipe-v":
+        few = (p - 1) * (forward + gradient + weight / 2) - (m - 1) * forward
+        return np.asarray(np.maximum((p - 1) * np.maximum(gradient - weight / 2, gradient / 2), few))
+    if name == "v-half":
+        pair = 1.5 * np.maximum.reduce([forward + gradient, gradient + weight, forward + weight])
+        return np.asarray(m * np.maximum(0.0, pair - work) + 1.36 * (p - 1) * pair / 3)
+    triple = 3 * np.maximum.reduce([forward, gradient, weight])
+    return np.asarray(m * np.maximum(0.0, triple - work) + 1.93 * (p - 1) * triple / 3)

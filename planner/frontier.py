@@ -27,7 +27,8 @@ from planner.expect import pipeline_expectation
 from planner.mixed import mixed_bounds
 from planner.rank_bounds import Pricing, after_pipeline, fits, memory_bound, waiting_share
 from planner.schedules.families import find_family
-from planner.space import MIXED, RECOMPUTES, Choices, Column, Space, Variants
+from planner.skeletons import Column
+from planner.space import MIXED, RECOMPUTES, Choices, Space, Variants
 
 SKELETONS_AT_ONCE = 1024
 CHOICES_AT_ONCE = 512
@@ -39,9 +40,13 @@ LEANEST = np.array([*RECOMPUTES, "full"])
 
 @dataclass(frozen=True, kw_only=True)
 class Candidate:
-    """One complete layout: row `row` of `variants`, of row `choice` of `choices` and their `times`."""
+    """One complete layout: row `row` of `variants`, of row `choice` of `choices` and their `times`.
+
+    Its step takes no less than `bound_seconds`.
+    """
 
     expected_seconds: float
+    bound_seconds: float
     choices: Choices
     times: LayerTimes
     variants: Variants
@@ -93,25 +98,24 @@ class _ChoiceBatch(_Batch):
 
 @dataclass
 class _VariantBatch(_Batch):
+    """Variants; `own` are their own bounds, by row."""
+
     choices: Choices = field(kw_only=True)
     times: LayerTimes = field(kw_only=True)
     variants: Variants = field(kw_only=True)
+    own: Seconds = field(kw_only=True)
 
 
 @dataclass
 class _MixedBatch(_VariantBatch):
-    """Variants bounded as if nothing were recomputed, to be bounded again by what fits.
-
-    `own` are their bounds so far, by row.
-    """
-
-    own: Seconds = field(kw_only=True)
+    """Variants bounded as if nothing were recomputed, to be bounded again by what fits."""
 
 
 class Frontier:
     """The candidates of a space in ascending order of what is expected of them.
 
-    `infeasible` counts, by reason, the layouts refused so far; `bounded` those bounded one by one.
+    `infeasible` counts, by reason, the layouts refused so far; `bounded` those bounded one by one. Layouts
+    whose bound is `limit` or more are left out; it may be lowered while iterating.
     """
 
     def __init__(self, space: Space, pricing: Pricing) -> None:
@@ -119,26 +123,35 @@ class Frontier:
         self.pricing = pricing
         self.infeasible: Counter[str] = Counter()
         self.bounded = 0
+        self.limit = float("inf")
+        self._left_out = float("inf")
         self._order = itertools.count()
         self._heap: list[tuple[float, int, _Batch]] = []
 
     @property
     def least_bound(self) -> float:
-        """Seconds that no layout still to come can beat; infinite when none is left."""
-        return min((batch.bound for _, _, batch in self._heap), default=float("inf"))
+        """Seconds that no layout not handed out yet can beat; infinite when there is none."""
+        return min(self._left_out, *(batch.bound for _, _, batch in self._heap), float("inf"))
 
     def __iter__(self) -> Iterator[Candidate]:
         """Yield every layout that may fit, the least expected time first."""
         self._push(self._skeletons())
         while self._heap:
             batch = heapq.heappop(self._heap)[2]
+            if batch.bound >= self.limit:
+                self._left_out = min(self._left_out, batch.bound)
+                continue
             if isinstance(batch, _MixedBatch):
                 self._push(self._mixed(batch, batch.next(MIXED_AT_ONCE)))
             elif isinstance(batch, _VariantBatch):
                 expected, row = batch.least, int(batch.next(1)[0])
                 self._push(batch)
+                if batch.own[row] >= self.limit:
+                    self._left_out = min(self._left_out, float(batch.own[row]))
+                    continue
                 yield Candidate(
                     expected_seconds=expected,
+                    bound_seconds=float(batch.own[row]),
                     choices=batch.choices,
                     times=batch.times,
                     variants=batch.variants,
@@ -151,17 +164,6 @@ class Frontier:
             else:
                 self._push(self._choices(batch.next(SKELETONS_AT_ONCE)))
             self._push(batch)
-
-    def bound_of(self, candidate: Candidate) -> float:
-        """Return the lower bound of one candidate's step, in seconds."""
-        one = np.array([candidate.row])
-        variants = _take_variants(candidate.variants, one)
-        choices = candidate.choices.take(variants.choice)
-        times = candidate.times.take(np.array([candidate.choice]))
-        split = splits(self.space.model.layers, self.space.skeletons.pp[choices.skeleton], times)
-        variants = replace(variants, choice=np.array([0]))
-        bounds, _, _ = variant_bounds(self.space, self.pricing, choices, variants, times=times, split=split)
-        return float(bounds[0])
 
     def _push(self, batch: _Batch) -> None:
         if batch.position < len(batch.rows):
@@ -236,10 +238,10 @@ class Frontier:
         self.infeasible["memory"] += int(np.count_nonzero(~possible))
         mixed = choices.recompute[variants.choice] == MIXED
         plain, rest = (np.flatnonzero(possible & kind) for kind in (~mixed, mixed))
-        shared: dict[str, Any] = {"choices": choices, "times": times, "variants": variants}
+        shared: dict[str, Any] = {"choices": choices, "times": times, "variants": variants, "own": bounds}
         return (
             _VariantBatch(*_sorted(expected[plain], bounds[plain], plain), **shared),
-            _MixedBatch(*_sorted(expected[rest], bounds[rest], rest), own=bounds, **shared),
+            _MixedBatch(*_sorted(expected[rest], bounds[rest], rest), **shared),
         )
 
     def _mixed(self, parent: _MixedBatch, rows: Column) -> _VariantBatch:
@@ -257,11 +259,13 @@ class Frontier:
         leanest = self.space.model.layers / skeletons.pp * skeletons.microbatches
         leanest = leanest * parent.times.block.both[choice]
         expected = np.maximum(before * np.maximum(1.0, busy / leanest), bounds)[kept]
+        parent.own[rows] = bounds
         return _VariantBatch(
             *_sorted(expected, bounds[kept], rows[kept]),
             choices=parent.choices,
             times=parent.times,
             variants=parent.variants,
+            own=parent.own,
         )
 
 

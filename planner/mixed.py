@@ -17,7 +17,8 @@ from planner.columns import COLUMNS, LayerTimes, LayoutColumns, Seconds, choice_
 from planner.costs import memory
 from planner.rank_bounds import Pricing, rank_bytes, waiting_share
 from planner.schedules.families import find_family
-from planner.space import RECOMPUTES, Choices, Column, Space, Variants
+from planner.skeletons import Column
+from planner.space import RECOMPUTES, Choices, Space, Variants
 
 STEPS = 12  # halvings of the slowest rank's time, always from below
 

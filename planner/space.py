@@ -19,36 +19,17 @@ import numpy as np
 from numpy.typing import NDArray
 
 from planner.layout import Layout, RankOrder, Recompute, check_layout
+from planner.neighbours import distinct_orders
 from planner.pins import Pins
 from planner.schedules.families import FAMILIES, find_family
-from planner.targets import Target
+from planner.skeletons import Column, Skeletons, all_skeletons
+from planner.targets import Target, check_tie
 from profiles.cluster import ClusterSpec, Precision
 from profiles.errors import ConfigError, FieldError
 from profiles.model import ModelSpec
 
-Column = NDArray[np.int64]
-
 RECOMPUTES: tuple[Recompute, ...] = ("none", "selective", "full")
 MIXED = len(RECOMPUTES)  # per stage, whatever fits with the least work
-
-
-@dataclass(frozen=True, kw_only=True)
-class Skeletons:
-    """Degrees and microbatch of every group of layouts; `microbatches` follows from them."""
-
-    tp: Column
-    pp: Column
-    dp: Column
-    microbatch: Column
-    microbatches: Column
-
-    def __len__(self) -> int:
-        """Count the skeletons."""
-        return len(self.tp)
-
-    def take(self, index: Column) -> Skeletons:
-        """Return the rows at `index`."""
-        return Skeletons(**{f.name: getattr(self, f.name)[index] for f in fields(self)})
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -214,51 +195,7 @@ class Space:
         return found if pp > 1 else found[:1]
 
     def _distinct_orders(self, rows: Column) -> NDArray[np.bool_]:
-        """[rows, orders]: whether an order differs from all before it in which neighbours share a link."""
-        s = self.skeletons.take(rows)
-        triples = np.stack([s.tp, s.pp, s.dp], axis=1)
-        code = (s.tp * (s.pp.max(initial=0) + 1) + s.pp) * (s.dp.max(initial=0) + 1) + s.dp
-        _, first, inverse = np.unique(code, return_index=True, return_inverse=True)
-        keys = [neighbours(self.cluster, order, triples[first]) for order in self.rank_orders]
-        new = np.ones((len(first), len(keys)), dtype=bool)
-        for i, key in enumerate(keys):
-            for other in keys[:i]:
-                new[:, i] &= (key != other).any(axis=1)
-        return np.asarray(new[inverse.ravel()])
-
-
-def neighbours(cluster: ClusterSpec, order: RankOrder, degrees: Column) -> Column:
-    """Return how many ranks of each axis's group share one run of each link class.
-
-    Two orders with equal rows put equal traffic on equal links, so only one of them is searched.
-
-    Args:
-        cluster: gives the spans of the links.
-        order: which axis varies fastest.
-        degrees: [n, 3], the degrees (tp, pp, dp).
-
-    Returns:
-        [n, 3 · links]: −1 for a group of one, 0 for a group that straddles runs unevenly.
-    """
-    spans = [link.span or cluster.devices for link in cluster.links]
-    rows = np.empty((len(degrees), 3, len(spans)), dtype=np.int64)
-    stride = np.ones(len(degrees), dtype=np.int64)
-    for axis in order.split("-"):
-        place = ("tp", "pp", "dp").index(axis)
-        degree = degrees[:, place]
-        extent = stride * degree
-        for number, span in enumerate(spans):
-            even = (span % extent == 0) | ((extent % span == 0) & (span % stride == 0)) | (stride % span == 0)
-            inside = np.where(even, np.minimum(degree, np.maximum(1, span // stride)), 0)
-            rows[:, place, number] = np.where(degree == 1, -1, inside)
-        stride = extent
-    return rows.reshape(len(degrees), -1)
-
-
-def divisors(number: int) -> list[int]:
-    """Return the divisors of `number`, ascending."""
-    small = [d for d in range(1, int(number**0.5) + 1) if number % d == 0]
-    return small + [number // d for d in reversed(small) if d * d != number]
+        return distinct_orders(self.cluster, self.rank_orders, self.skeletons.take(rows))
 
 
 def build_space(
@@ -302,7 +239,7 @@ def build_space(
         recomputes=tuple(recomputes) if pinned is None else (RECOMPUTES.index(pinned),),
         zeros=tuple(z for z in target.zeros if pins.allow("zero", z)),
         rank_orders=tuple(o for o in target.rank_orders if pins.allow("rank_order", o)),
-        skeletons=_skeletons(model, devices, global_batch, pins, idle),
+        skeletons=all_skeletons(model, devices=devices, global_batch=global_batch, pins=pins, idle=idle),
     )
 
 
@@ -326,29 +263,6 @@ def _precision(cluster: ClusterSpec, target: Target) -> Precision:
     raise ConfigError(f"{cluster.device.name}: no precision that {target.framework} trains in")
 
 
-def _skeletons(model: ModelSpec, devices: int, global_batch: int, pins: Pins, idle: bool) -> Skeletons:
-    common = int(np.gcd.reduce([model.heads, model.kv_heads, model.ffn_hidden]))
-    tps = [d for d in divisors(common) if d <= devices and pins.allow("tp", d)]
-    pps = [p for p in range(1, min(model.layers, devices) + 1) if pins.allow("pp", p)]
-    batches = [
-        (dp, microbatch)
-        for dp in divisors(global_batch)
-        if dp <= devices and pins.allow("dp", dp)
-        for microbatch in divisors(global_batch // dp)
-        if pins.allow("microbatch", microbatch)
-    ]
-    tp, pp, batch = (
-        a.ravel() for a in np.meshgrid(np.array(tps), np.array(pps), np.arange(len(batches)), indexing="ij")
-    )
-    dp, microbatch = (np.array([b[i] for b in batches], dtype=np.int64)[batch] for i in (0, 1))
-    used = tp * pp * dp
-    keep = np.flatnonzero(used <= devices if idle else used == devices)
-    tp, pp, dp, microbatch = (np.asarray(a[keep], dtype=np.int64) for a in (tp, pp, dp, microbatch))
-    return Skeletons(
-        tp=tp, pp=pp, dp=dp, microbatch=microbatch, microbatches=global_batch // (dp * microbatch)
-    )
-
-
 def _check_pins(model: ModelSpec, devices: int, global_batch: int, target: Target, pins: Pins) -> None:
     """Refuse pins that no layout can meet, at the field that is wrong."""
     tp, pp, dp = (pins.get(axis) or 1 for axis in ("tp", "pp", "dp"))
@@ -363,7 +277,8 @@ def _check_pins(model: ModelSpec, devices: int, global_batch: int, target: Targe
         )
     schedule = pins.get("schedule")
     if schedule is not None:
-        find_family(schedule)
+        if not find_family(schedule).flush:
+            check_tie(schedule, model, target)
         if target.schedules is not None and schedule not in target.schedules:
             raise FieldError(("schedule",), f"{target.framework} does not run '{schedule}'")
     for field, allowed in (("zero", target.zeros), ("precision", target.precisions)):

@@ -2,9 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from planner.costs.memory import tight
 from planner.plan import Estimate, TimeBreakdown
+from planner.ranking import TIE
 from profiles.cluster import ClusterSpec
 from profiles.units import format_seconds
+
+if TYPE_CHECKING:
+    from planner.search import RankedPlan
 
 # Time that is not the model's own arithmetic, as people call it.
 OVERHEADS = {
@@ -40,8 +48,8 @@ def compare(winner: Estimate, other: Estimate, *, name: str = "the runner-up", s
         return f"{name[0].upper()}{name[1:]} does not fit the memory of its devices."
     gain = other.step_seconds - winner.step_seconds
     percent = gain / winner.step_seconds if winner.step_seconds else 0.0
-    if abs(percent) < 0.0005:
-        return f"{subject} ties with {name} in time; {_memory(winner, other)}."
+    if -TIE <= percent < 0.0005:
+        return f"{subject} ties with {name} in time{_apart(percent)}; {_preferred(winner, other)}."
     less, more = _differences(winner.time, other.time)
     verb = "faster" if gain > 0 else "slower"
     text = f"{subject} is {abs(percent):.1%} {verb} than {name}"
@@ -68,7 +76,28 @@ def _phrase(parts: list[tuple[float, str]], word: str) -> str:
     return ", ".join(f"{format_seconds(seconds)} {word} {name}" for seconds, name in largest)
 
 
-def _memory(winner: Estimate, other: Estimate) -> str:
-    if winner.memory.peak_bytes < other.memory.peak_bytes:
-        return "it needs less memory"
-    return "the search came to it first"
+def _apart(percent: float) -> str:
+    return f" ({-percent:.1%} apart)" if percent <= -0.0005 else ""
+
+
+def _preferred(winner: Estimate, other: Estimate) -> str:
+    lean = winner.memory.peak_bytes < (1 - NOTICEABLE) * other.memory.peak_bytes
+    return "it needs less memory" if lean else "it is no less plain"
+
+
+def memory_warning(plans: Sequence[RankedPlan], cluster: ClusterSpec) -> str:
+    """Say so where the chosen plan leaves less memory than fragmentation usually takes, and what leaves more.
+
+    Empty where it leaves enough.
+    """
+    device, best = cluster.device, plans[0].estimate
+    if not tight(device, best.memory.peak_bytes):
+        return ""
+    full = best.memory.peak_bytes / device.memory_bytes
+    text = f"Its fullest rank takes {full:.0%} of its memory: fragmentation may exhaust it."
+    for plan in plans[1:]:
+        peak, step = plan.estimate.memory.peak_bytes, plan.estimate.step_seconds
+        if not tight(device, peak):
+            slower = f"{step / best.step_seconds - 1:.1%} slower"
+            return f"{text} Plan {plan.rank} leaves room ({peak / device.memory_bytes:.0%}), {slower}."
+    return text

@@ -13,13 +13,12 @@ import numpy as np
 
 from planner.costs.flops import Number
 from planner.schedules.action import Kind, Schedule
-from planner.schedules.families import FAMILIES, build
+from planner.schedules.families import FAMILIES, build, find_family
 from planner.schedules.shared import simulate_shared
 from planner.schedules.simulate import simulate
 from planner.schedules.text import parse_schedule
 from planner.schedules.times import StageTimes
 
-SETTLED = 2  # rounds after which a schedule repeats
 MAX_ACTIONS = 3_000  # longer schedules are simulated in part: they repeat
 
 
@@ -88,13 +87,18 @@ def run(
     if schedule not in {family.name for family in FAMILIES}:
         return _closed(schedule, times, ranks=ranks, chunks=chunks, microbatches=microbatches)
     total = 2 * microbatches * ranks * chunks
-    rounds = microbatches // ranks
-    if rounds < 4 or (total <= MAX_ACTIONS and ranks > 1):
+    family, rounds = find_family(schedule), microbatches // ranks
+    settled = max(family.settled, MAX_ACTIONS // (4 * ranks * ranks * chunks))
+    if rounds < settled + 2 or (total <= MAX_ACTIONS and ranks > 1):
         return _simulate(schedule, times, ranks, chunks, microbatches, cores_per_rank)
-    rest = microbatches % ranks
-    short = _simulate(schedule, times, ranks, chunks, SETTLED * ranks + rest, cores_per_rank)
-    longer = _simulate(schedule, times, ranks, chunks, (SETTLED + 1) * ranks + rest, cores_per_rank)
-    repeats = rounds - SETTLED
+    fewer = settled * ranks + microbatches % ranks
+    more = fewer + ranks
+    if family.chunked:
+        # Groups of about p microbatches share what is left over: a part begins with a group of the same size.
+        fewer, more = (-(-k * microbatches // rounds) for k in (settled, settled + 1))
+    short = _simulate(schedule, times, ranks, chunks, fewer, cores_per_rank)
+    longer = _simulate(schedule, times, ranks, chunks, more, cores_per_rank)
+    repeats = (microbatches - fewer) / (more - fewer)
 
     def extend(a: Sequence[float], b: Sequence[float]) -> tuple[float, ...]:
         return tuple(x + repeats * (y - x) for x, y in zip(a, b, strict=True))

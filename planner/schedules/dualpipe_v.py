@@ -55,20 +55,21 @@ def _letters(rank: int, ranks: int, microbatches: int) -> str:
 def _number(rank: int, ranks: int, letters: str) -> list[Action]:
     """Turn letters into cells, each with the next microbatch of its stage and sweep."""
     stages = {True: rank, False: 2 * ranks - 1 - rank}  # by whether the letter is small
-    forwards, backwards = dict.fromkeys(stages, 0), dict.fromkeys(stages, 0)
+    cells = {letter: (Kind[letter.upper()], stages[letter.islower()]) for letter in "fFbBiI"}
+    forwards, backwards = (dict.fromkeys(stages.values(), 0) for _ in range(2))
     waiting: deque[Action] = deque()
     row = []
     for letter in letters:
-        down = letter.islower()
-        kind = Kind[letter.upper()]
-        if kind == Kind.W:
+        if letter == "w":
             row.append(waiting.popleft())
             continue
-        count = forwards if kind == Kind.F else backwards
-        row.append(Action(kind, stages[down], count[down]))
-        if kind == Kind.I:
-            waiting.append(Action(Kind.W, stages[down], count[down]))
-        count[down] += 1
+        kind, stage = cells[letter]
+        count = forwards if letter in "fF" else backwards
+        microbatch = count[stage]
+        row.append(Action(kind, stage, microbatch))
+        if letter in "iI":
+            waiting.append(Action(Kind.W, stage, microbatch))
+        count[stage] = microbatch + 1
     return row
 
 
@@ -80,4 +81,5 @@ DUALPIPE_V = Family(
     placement="v",
     chunks=2,
     split=True,
+    settled=3,
 )

@@ -24,7 +24,8 @@ class Family:
     schedule for the numbers. `chunks` are the stages per rank used when none are asked for; a family that is
     not `chunked` has no other. `split` families separate input from weight gradients; families without
     `flush` are asynchronous: the optimizer steps while other microbatches are in flight, and
-    `build_steps(ranks, microbatches, chunks, steps)` lists several steps, which overlap.
+    `build_steps(ranks, microbatches, chunks, steps)` lists several steps, which overlap. After `settled`
+    rounds of p microbatches, a step grows by the same amount in every further round (to 0.5 % of its time).
     """
 
     name: str
@@ -36,4 +37,5 @@ class Family:
     chunked: bool = False
     split: bool = False
     flush: bool = True
+    settled: int = 2
     build_steps: Callable[[int, int, int, int], Schedule] | None = None

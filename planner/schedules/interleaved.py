@@ -57,4 +57,5 @@ INTERLEAVED = Family(
     build=interleaved,
     chunks=2,
     chunked=True,
+    settled=3,
 )

@@ -36,4 +36,5 @@ ONE_F_ONE_B = Family(
     summary="one forward, one backward in turn, with a flush at the end of the step",
     source="Narayanan et al. 2021, arXiv 2104.04473 (PipeDream-Flush)",
     build=one_f_one_b,
+    settled=1,
 )

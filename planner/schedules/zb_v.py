@@ -12,6 +12,8 @@ cells of those that do not exist are left out.
 
 from __future__ import annotations
 
+from itertools import repeat
+
 from planner.schedules.action import Action, Kind, Schedule, v_placement
 from planner.schedules.family import Family
 
@@ -45,14 +47,13 @@ def _letters(rank: int, ranks: int, microbatches: int) -> str:
 
 def _rank(rank: int, ranks: int, microbatches: int, letters: str) -> tuple[Action, ...]:
     """Number the cells of each letter by microbatch and leave out those beyond the last."""
-    done = dict.fromkeys("fiwFIW", 0)
-    row = []
-    for letter in letters:
-        stage = rank if letter.islower() else 2 * ranks - 1 - rank
-        if done[letter] < microbatches:
-            row.append(Action(Kind[letter.upper()], stage, done[letter]))
-        done[letter] += 1
-    return tuple(row)
+    stages = {True: rank, False: 2 * ranks - 1 - rank}  # by whether the letter is small
+    left = {}
+    for letter in "fiwFIW":
+        kind, stage = Kind[letter.upper()], stages[letter.islower()]
+        left[letter] = map(Action, repeat(kind), repeat(stage), range(microbatches))
+    cells = (next(left[letter], None) for letter in letters)
+    return tuple(cell for cell in cells if cell is not None)
 
 
 ZB_V = Family(

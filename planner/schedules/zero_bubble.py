@@ -67,4 +67,5 @@ ZB_H2 = Family(
     source="Qi et al. 2023, arXiv 2401.10241, §2",
     build=zb_h2,
     split=True,
+    settled=3,
 )

@@ -39,7 +39,7 @@ from planner.plan import Estimate, Memory, Plan, TimeBreakdown
 from planner.probe import probe
 from planner.schedules.families import FAMILIES
 from planner.search import RankedPlan, search
-from planner.space import divisors
+from planner.skeletons import divisors
 from profiles.cluster import ClusterSpec
 from profiles.corpus import load_corpus
 from profiles.costs import CostTable

@@ -18,7 +18,7 @@ import time
 
 import numpy as np
 
-from planner.bounds import loads
+from planner.bounds import splits
 from planner.columns import layer_times
 from planner.costs import MODERN
 from planner.frontier import variant_bounds
@@ -29,6 +29,7 @@ from planner.targets import CUBOID
 from profiles.presets import cluster_preset, model_preset
 
 CASES = (
+    ("gpt3-175b", "dgx-h100", 1024, 1536),
     ("llama3.1-70b", "dgx-h100", 1024, 1024),
     ("gpt3-175b", "selene", 64, 64),
     ("gpt3-1t", "selene", 512, 512),
@@ -49,9 +50,9 @@ def bounding_rate() -> float:
         rows = np.arange(begin, min(begin + AT_ONCE, len(space.skeletons)))
         choices = space.choices(rows)
         times = layer_times(space, choices, MODERN, None)
-        load = loads(model.layers, space.skeletons.pp[choices.skeleton], times)
+        split = splits(model.layers, space.skeletons.pp[choices.skeleton], times)
         variants = space.variants(choices)
-        variant_bounds(space, pricing, choices, variants, times=times, load=load)
+        variant_bounds(space, pricing, choices, variants, times=times, split=split)
         count += len(variants)
     assert count == space.count()
     return count / (time.process_time() - started)

@@ -12,6 +12,7 @@ from planner.frontier import Candidate, Frontier
 from planner.layout import Layout
 from planner.pins import Pins
 from planner.rank_bounds import Pricing
+from planner.ranking import TIE
 from planner.search import search
 from planner.space import Space, build_space
 from planner.targets import ANY, MEGATRON, find_target
@@ -26,7 +27,9 @@ def every_candidate(space: Space) -> list[Candidate]:
     variants = space.variants(choices)
     times = layer_times(space, choices, MODERN, None)
     return [
-        Candidate(expected_seconds=0.0, choices=choices, times=times, variants=variants, row=row)
+        Candidate(
+            expected_seconds=0.0, bound_seconds=0.0, choices=choices, times=times, variants=variants, row=row
+        )
         for row in range(len(variants))
     ]
 
@@ -64,7 +67,8 @@ def test_best_is_that_of_pricing_every_layout(
         top=3,
         effort=10**9,
     )
-    assert found.plans[0].estimate.step_seconds == best
+    assert min(plan.estimate.step_seconds for plan in (*found.plans, *found.others)) == best
+    assert found.best.estimate.step_seconds <= best * (1 + TIE)
     assert found.gap == 0.0
 
 
@@ -87,7 +91,7 @@ def test_bounds_are_never_above_the_price(model: str, cluster: str, devices: int
         layout = assemble(space, roomy, candidate)
         assert layout is not None
         estimate = price(spec, roomy.cluster, layout)
-        bound = frontier.bound_of(candidate)
+        bound = candidate.bound_seconds
         assert bound <= estimate.step_seconds * (1 + 1e-9), layout
         checked += 1
         if checked == 60:
@@ -134,7 +138,8 @@ def test_every_plan_fits_and_honours_pins_batch_and_devices(
         assert plan.layout.global_batch == 6
         assert plan.layout.world_size <= 3
     steps = [plan.estimate.step_seconds for plan in found.plans]
-    assert steps == sorted(steps)
+    assert steps[1:] == sorted(steps[1:])
+    assert steps[0] <= min(steps) * (1 + TIE)
 
 
 def test_devices_stay_idle_where_that_is_the_only_way() -> None:

@@ -7,9 +7,11 @@ import pytest
 
 from planner.costs import price
 from planner.layout import Layout
+from planner.neighbours import neighbours
 from planner.pins import Pins
 from planner.schedules.families import FAMILIES
-from planner.space import build_space, divisors, neighbours
+from planner.skeletons import divisors
+from planner.space import build_space
 from planner.targets import ANY, CUBOID
 from profiles.cluster import ClusterSpec
 from profiles.model import ModelSpec

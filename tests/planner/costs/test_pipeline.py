@@ -6,34 +6,38 @@ from hypothesis import strategies as st
 
 from planner.costs import pipeline
 from planner.costs.pipeline import closed_seconds, run
+from planner.schedules.families import FAMILIES
+from planner.schedules.family import Family
 from planner.schedules.times import StageTimes
 
 
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=40, deadline=None)
 @given(
     data=st.data(),
     ranks=st.integers(2, 5),
-    rounds=st.integers(4, 9),
+    rounds=st.integers(6, 12),
     rest=st.integers(0, 4),
-    schedule=st.sampled_from(["1f1b", "gpipe", "zb-h1"]),
+    family=st.sampled_from([family for family in FAMILIES if family.flush]),
 )
 def test_a_long_schedule_may_be_simulated_in_part(
-    data: st.DataObject, ranks: int, rounds: int, rest: int, schedule: str
+    data: st.DataObject, ranks: int, rounds: int, rest: int, family: Family
 ) -> None:
     microbatches = ranks * rounds + rest % ranks
     ends = data.draw(st.floats(0.5, 2.0))
-    forward = (1.0,) * (ranks - 1) + (ends,)
+    gradient = data.draw(st.floats(0.8, 1.8))
+    forward = (1.0,) * (ranks * family.chunks - 1) + (ends,)
+    schedule = family.name
     times = StageTimes(
         forward=forward,
-        input_gradient=forward,
+        input_gradient=tuple(gradient * seconds for seconds in forward),
         weight_gradient=forward,
         latency=0.01,
-        wire=(0.02,) * (ranks - 1),
+        wire=(0.02,) * (len(forward) - 1),
     )
-    numbers = {"ranks": ranks, "chunks": 1, "microbatches": microbatches}
+    numbers = {"ranks": ranks, "chunks": family.chunks, "microbatches": microbatches}
     limit = pipeline.MAX_ACTIONS
     try:
-        pipeline.MAX_ACTIONS = 0
+        pipeline.MAX_ACTIONS = 200
         run.cache_clear()
         part = run(schedule, times, **numbers)
         pipeline.MAX_ACTIONS = 10**9
@@ -42,7 +46,7 @@ def test_a_long_schedule_may_be_simulated_in_part(
     finally:
         pipeline.MAX_ACTIONS = limit
         run.cache_clear()
-    assert part.seconds == pytest.approx(whole.seconds, rel=2e-3)
+    assert part.seconds == pytest.approx(whole.seconds, rel=5e-3)
     assert part.busy == pytest.approx(whole.busy)
     assert part.in_flight == pytest.approx(whole.in_flight)
 

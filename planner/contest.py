@@ -1,0 +1,117 @@
+"""Which layouts are simulated: the most promising first, until the fastest is proved or the effort is spent.
+
+A layout whose lower bound is no less than the fastest price cannot win. While the effort lasts, those that
+could fill the table are simulated too; beyond it, only those that could still win. Of layouts that share a
+row of the table (`planner.ranking`), one that is expected to be slower than another is left out.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from planner.assemble import assemble, may_fit
+from planner.costs import price
+from planner.frontier import Candidate, Frontier
+from planner.layout import Layout
+from planner.plan import Estimate
+from planner.ranking import TIE, Priced, RowKey, row_key, schedule_plainness
+from planner.schedules.families import find_family
+from planner.schedules.family import ScheduleError
+from profiles.errors import ConfigError
+
+OVERHEAD = 500  # of one price, in simulated actions
+LOOKED_AT = 100  # likewise, of a layout that is not simulated after all
+PROOF = 3.0  # how often the effort may be spent on proving the fastest
+
+
+@dataclass
+class Contest:
+    """Prices candidates of `frontier`; `ranked` fit, and `gap` is how far the fastest is from a proof.
+
+    `rows` layouts of different rows are wanted; `effort` counts simulated actions.
+    """
+
+    frontier: Frontier
+    rows: int
+    effort: int
+    ranked: list[Priced] = field(default_factory=list)
+    priced: int = 0
+    gap: float = 0.0
+    spent: int = 0
+    fastest: float = float("inf")
+    groups: dict[RowKey, Priced] = field(default_factory=dict)
+
+    def run(self) -> None:
+        """Price until nothing to come can be faster than the fastest, nor belong into the table."""
+        seen: set[Layout] = set()
+        for candidate in self.frontier:
+            self.spent += LOOKED_AT
+            if not self._pointless(candidate):
+                layout = assemble(self.frontier.space, self.frontier.pricing, candidate)
+                if layout is None or not may_fit(self.frontier.pricing, layout):
+                    self.frontier.infeasible["memory"] += 1
+                elif layout not in seen:
+                    seen.add(layout)
+                    self._price(layout)
+            self.frontier.limit = self._limit()
+            exhausted = self.spent > PROOF * self.effort and self.ranked
+            if exhausted or self.frontier.least_bound >= self.frontier.limit:
+                break
+        if self.ranked:
+            self.gap = max(0.0, 1.0 - self.frontier.least_bound / self.fastest)
+
+    def _pointless(self, candidate: Candidate) -> bool:
+        """Whether a candidate can neither win nor stand for its row."""
+        if candidate.bound_seconds < self.fastest:
+            return False
+        space = self.frontier.space
+        layout = space.layout(candidate.choices, candidate.variants, candidate.row)
+        key = row_key(layout)
+        known = self.groups.get((*key[:4], "mixed", *key[5:]) if candidate.mixed else key)
+        if known is None:
+            return False
+        seconds = known[1].step_seconds
+        plainer = schedule_plainness(layout.schedule) < schedule_plainness(known[0].schedule)
+        most = seconds * (1 + TIE) if plainer else seconds
+        return candidate.expected_seconds >= most
+
+    def _limit(self) -> float:
+        """The step below which a further layout is of interest."""
+        if self.spent > self.effort:
+            return self.fastest
+        if len(self.groups) < self.rows:
+            return float("inf")
+        steps = sorted(estimate.step_seconds for _, estimate in self.groups.values())
+        return max(steps[self.rows - 1], self.fastest * (1 + TIE))
+
+    def _price(self, layout: Layout) -> None:
+        space, pricing = self.frontier.space, self.frontier.pricing
+        self.spent += OVERHEAD + actions(layout)
+        try:
+            estimate = price(
+                space.model, space.cluster, layout, costs=pricing.costs, software=pricing.software
+            )
+        except ScheduleError:
+            self.frontier.infeasible["schedule"] += 1
+            return
+        except ConfigError:
+            self.frontier.infeasible["not measured"] += 1
+            return
+        self.priced += 1
+        if not estimate.fits:
+            self.frontier.infeasible["memory"] += 1
+            return
+        self._enter(layout, estimate)
+
+    def _enter(self, layout: Layout, estimate: Estimate) -> None:
+        self.ranked.append((layout, estimate))
+        self.fastest = min(self.fastest, estimate.step_seconds)
+        key = row_key(layout)
+        if key not in self.groups or estimate.step_seconds < self.groups[key][1].step_seconds:
+            self.groups[key] = (layout, estimate)
+
+
+def actions(layout: Layout) -> int:
+    """Return about how many actions are simulated to price `layout`; long schedules are simulated in part."""
+    per_microbatch = layout.stages * (3 if find_family(layout.schedule).split else 2)
+    return per_microbatch * min(layout.microbatches, max(1, 5 * layout.pp))
