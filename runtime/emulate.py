@@ -10,6 +10,7 @@ import argparse
 import json
 import sys
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
 
@@ -18,7 +19,7 @@ import torch.distributed as dist
 
 from planner.emulation import EmulatedCell, Emulation, EmulationRequest, RankCycle
 from planner.layout import Layout
-from planner.schedules import LoweredAction, Schedule, StageTimes, parse_schedule, simulate
+from planner.schedules import LoweredAction, Schedule, parse_schedule, simulate
 from profiles.documents import read_document, write_yaml
 from profiles.errors import CuboidError
 from runtime.bench.ranks import Place, run_ranks
@@ -32,10 +33,9 @@ from runtime.emulated import (
     wait_precisely,
 )
 from runtime.executor import Executor, StepData
-from runtime.mesh import Mesh, build_mesh, local_device
+from runtime.mesh import build_mesh, local_device
 from runtime.pipeline import message_edges, proved
 from runtime.recorder import Recorder, Span
-from runtime.transport import Transport
 
 SHAPE = (1, 16)
 WARM_RUNS = 1
@@ -60,14 +60,28 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _rank(place: Place, request: EmulationRequest, schedule: Schedule, output: Path) -> None:
     """Run one rank; the first writes the result."""
     runs = run_emulated(schedule, request)
-    gathered: list[list[list[Span]] | None] = [None] * place.ranks
+    gathered: list[list[Run] | None] = [None] * place.ranks
     dist.all_gather_object(gathered, runs)
     if place.rank == 0:
-        write_yaml(output, summary(request, schedule, [spans for spans in gathered if spans is not None]))
+        write_yaml(output, summary(request, schedule, [run for run in gathered if run is not None]))
 
 
-def run_emulated(schedule: Schedule, request: EmulationRequest) -> list[list[Span]]:
-    """Run `schedule` on this rank, in step with all others; return the compute spans of every repeat."""
+@dataclass(frozen=True, kw_only=True)
+class Run:
+    """One repeat on one rank: when its host ran which cells, when its device began, how long it was busy."""
+
+    spans: list[Span]
+    began: float
+    busy_seconds: float
+
+    @property
+    def seconds(self) -> float:
+        """From the beginning of the first cell to the end of the last."""
+        return self.spans[-1].end - self.began if self.spans else 0.0
+
+
+def run_emulated(schedule: Schedule, request: EmulationRequest) -> list[Run]:
+    """Run `schedule` on this rank, in step with all others; return every repeat."""
     wait_precisely()
     lowered, times, rank = proved(schedule), request.times, dist.get_rank()
     layout = Layout(pp=schedule.ranks, chunks=schedule.chunks, global_batch=schedule.microbatches)
@@ -75,13 +89,13 @@ def run_emulated(schedule: Schedule, request: EmulationRequest) -> list[list[Spa
         layout, placement=schedule.placement, device=local_device(0), edges=message_edges(lowered)
     )
     recorder = Recorder()
-    device = EmulatedAccelerator(recorder)
+    device = EmulatedAccelerator()
     stages = {stage: EmulatedStage(times, stage, SHAPE, device) for stage in schedule.stages_of(rank)}
     executor = Executor(
         stages=stages,
         lowered=lowered,
         rank=rank,
-        transport=_transport(mesh, times, 4 * schedule.stages),
+        transport=EmulatedTransport(mesh, times, device, shape=SHAPE, unclaimed=4 * schedule.stages),
         reducer=NoReduction(),
         recorder=recorder,
         updates=EmulatedUpdates(times, device),
@@ -92,33 +106,26 @@ def run_emulated(schedule: Schedule, request: EmulationRequest) -> list[list[Spa
     for step in range(WARM_RUNS + request.repeats):
         recorder.begin_step(step + 1)
         barrier(mesh)
+        device.start()
         executor.step(data)
-        runs.append([s for s in recorder.spans if _computes(s)])
+        spans = [s for s in recorder.spans if _computes(s)]
+        runs.append(Run(spans=spans, began=device.first_began or 0.0, busy_seconds=device.busy_seconds))
     return runs[WARM_RUNS:]
-
-
-def _transport(mesh: Mesh, times: StageTimes, unclaimed: int) -> Transport:
-    """Return what delivers messages as fast as it can, or as late as the interconnect would."""
-    if times.latency or any(times.wire):
-        return EmulatedTransport(mesh, times, shape=SHAPE, unclaimed=unclaimed)
-    return Transport(mesh, shape=SHAPE, dtype=torch.float64, unclaimed=unclaimed)
 
 
 def _computes(span: Span) -> bool:
     return isinstance(span.label, LoweredAction) and span.label.kind.is_compute
 
 
-def summary(
-    request: EmulationRequest, schedule: Schedule, ranks: Sequence[Sequence[Sequence[Span]]]
-) -> Emulation:
-    """Return what was measured; `ranks` holds the compute spans as [rank][repeat]."""
+def summary(request: EmulationRequest, schedule: Schedule, ranks: Sequence[Sequence[Run]]) -> Emulation:
+    """Return what was measured; `ranks` holds the runs as [rank][repeat]."""
     timeline = simulate(schedule, request.times)
     repeats = range(len(ranks[0]))
-    spans = [[runs[i][-1].end - runs[i][0].ready if runs[i] else 0.0 for runs in ranks] for i in repeats]
-    busy = [[sum(s.end - s.ready for s in runs[i]) for runs in ranks] for i in repeats]
+    spans = [[runs[i].seconds for runs in ranks] for i in repeats]
+    busy = [[runs[i].busy_seconds for runs in ranks] for i in repeats]
     samples = [max(row) for row in spans]
     middle = sorted(repeats, key=lambda i: samples[i])[len(samples) // 2]
-    origin = min(runs[middle][0].ready for runs in ranks if runs[middle])
+    origin = min(runs[middle].began for runs in ranks if runs[middle].spans)
     cycle = median(samples)
     rows = [
         RankCycle(
@@ -142,10 +149,10 @@ def summary(
     )
 
 
-def _cells(ranks: Sequence[Sequence[Sequence[Span]]], repeat: int, origin: float) -> list[EmulatedCell]:
+def _cells(ranks: Sequence[Sequence[Run]], repeat: int, origin: float) -> list[EmulatedCell]:
     cells = []
     for rank, runs in enumerate(ranks):
-        for label, _, ready, end in runs[repeat]:
+        for label, _, ready, end in runs[repeat].spans:
             assert isinstance(label, LoweredAction)
             cells.append(
                 EmulatedCell(

@@ -1,8 +1,8 @@
 """Stages that wait instead of computing, and messages that an emulated interconnect delays.
 
 A stage's forward and backward go through autograd like those of a model, so that the executor does all of its
-work: only the arithmetic is replaced, by waiting as long as it would take. A message carries the time it was
-sent; the receiver takes it when an interconnect of the given speed would have delivered it.
+work: only the arithmetic is replaced, by waiting as long as it would take. A message carries the time it left
+its device; the receiver takes it when an interconnect of the given speed would have delivered it.
 """
 
 from __future__ import annotations
@@ -20,10 +20,8 @@ from torch import Tensor
 from planner.schedules import StageTimes
 from runtime.linear import DeferredGradients
 from runtime.mesh import Mesh
-from runtime.recorder import Recorder
 from runtime.transport import Arrival, Transport
 
-BLOCKED_SECONDS = 1e-4  # a message that took longer was not there yet
 LEAD_SECONDS = 5e-3  # how far ahead of its device a host may have launched
 SPIN_SECONDS = 1e-4  # the end of a wait is not left to the scheduler
 _TIMER_SLACK = 29  # PR_SET_TIMERSLACK of <linux/prctl.h>
@@ -57,31 +55,46 @@ class EmulatedDevice:
 
 
 class EmulatedAccelerator(EmulatedDevice):
-    """Has a queue, as accelerators do: the host launches the next cell while this one runs.
+    """Has a queue, as accelerators do: the host launches receive, cell and send while earlier cells run.
 
-        host      │ launch 1 │ launch 2 │ …              what the host does between cells is hidden
-        device        │▒▒▒▒ 1 ▒▒▒▒│▒▒▒▒ 2 ▒▒▒▒│          unless a cell waits for a message
+        host      │ launch 1 │ launch 2 │ …              what the host does is hidden, up to LEAD_SECONDS;
+        device        │▒▒▒▒ 1 ▒▒▒▒│▒▒▒▒ 2 ▒▒▒▒│          a host that is later delays its device
 
-    A cell begins when the one before ends, or when the message that it waited for has come.
+    A cell begins when the one before has ended and its message is there, whether or not the host, one of
+    many on these cores, has woken up by then. It ends in real time.
     """
 
-    def __init__(self, recorder: Recorder) -> None:
-        self._recorder = recorder
-        self._step = recorder.step
-        self._free = 0.0
+    def __init__(self) -> None:
+        self._free = self._arrived = self._began = 0.0
+        self.busy_seconds = 0.0  # of the running step
+        self.first_began: float | None = None
+
+    def start(self) -> None:
+        """Begin a step, now."""
+        self._free, self._arrived = time.perf_counter(), 0.0
+        self.busy_seconds, self.first_began = 0.0, None
+
+    def arrived(self, moment: float) -> None:
+        """Note when the message for the next cell has come."""
+        self._arrived = moment
 
     def begin(self) -> float:
         """Return when the running cell begins, by `time.perf_counter`."""
-        recorder, ready = self._recorder, self._recorder.ready()
-        if recorder.step != self._step or ready - recorder.since > BLOCKED_SECONDS:
-            self._step = recorder.step
-            return ready
-        return max(self._free, ready - LEAD_SECONDS)
+        self._began = max(self._free, self._arrived, time.perf_counter() - LEAD_SECONDS)
+        self._arrived = 0.0
+        if self.first_began is None:
+            self.first_began = self._began
+        return self._began
 
     def run_until(self, moment: float) -> None:
         """Be busy until `moment`."""
         wait_until(moment)
         self._free = moment
+        self.busy_seconds += moment - self._began
+
+    def sends(self) -> float:
+        """Return when a message that is sent now leaves: when its cell has ended."""
+        return max(self._free, time.perf_counter() - LEAD_SECONDS)
 
 
 class _Timed(torch.autograd.Function):
@@ -141,6 +154,7 @@ class _Delayed:
     """An arrival that an emulated link delivers later."""
 
     arrival: Arrival
+    device: EmulatedAccelerator
     link: list[float]  # when the link is free again
     wire: float
     latency: float
@@ -150,24 +164,35 @@ class _Delayed:
         sent = float(buffer.view(-1)[0])
         self.link[0] = max(sent, self.link[0]) + self.wire
         wait_until(self.link[0] + self.latency)
+        self.device.arrived(self.link[0] + self.latency)
         return buffer
 
 
 class EmulatedTransport(Transport):
     """A transport whose messages, of fp64, arrive as late as over links with `times`' latency and wire.
 
-    Every directed pair of ranks is one link, which carries one message at a time, in the order of taking.
+    Every directed pair of ranks is one link, which carries one message at a time, in the order of taking. A
+    message carries the time at which it left its device.
     """
 
-    def __init__(self, mesh: Mesh, times: StageTimes, *, shape: tuple[int, ...], unclaimed: int) -> None:
+    def __init__(
+        self,
+        mesh: Mesh,
+        times: StageTimes,
+        device: EmulatedAccelerator,
+        *,
+        shape: tuple[int, ...],
+        unclaimed: int,
+    ) -> None:
         super().__init__(mesh, shape=shape, dtype=torch.float64, unclaimed=unclaimed)
         self._times = times
+        self._device = device
         self._links: dict[int, list[float]] = {}
 
     def send(self, tensor: Tensor, *, peer: int, tag: int) -> None:
         """Stamp the message with the time, and send it."""
         tensor = tensor.clone()
-        tensor.view(-1)[0] = time.perf_counter()
+        tensor.view(-1)[0] = self._device.sends()
         super().send(tensor, peer=peer, tag=tag)
 
     def receive(self, *, peer: int, tag: int) -> Any:
@@ -175,7 +200,7 @@ class EmulatedTransport(Transport):
         arrival = super().receive(peer=peer, tag=tag)
         wire = max(self._times.wire, default=0.0)
         link = self._links.setdefault(peer, [0.0])
-        return _Delayed(arrival, link, wire, self._times.latency)
+        return _Delayed(arrival, self._device, link, wire, self._times.latency)
 
 
 class NoReduction:
