@@ -14,7 +14,7 @@ from dataclasses import dataclass
 
 from launcher.attempts import first_failure, process_ends, read_attempts, record
 from launcher.launcher_process import launcher_file
-from launcher.restart import Budget, Decision, Ending, decide
+from launcher.restart import Budget, Ending, decide
 from launcher.run_directory import RunDirectory
 from profiles.documents import write_text
 
@@ -47,48 +47,34 @@ def supervise(
     Raises:
         KeyboardInterrupt: when `start` does; the attempt counts as stopped on request.
     """
-    with launcher_file(run):
-        return _attempts(run, resume=resume, requeue=requeue, retries=retries, start=start, say=say)
-
-
-def _attempts(
-    run: RunDirectory,
-    *,
-    resume: bool,
-    requeue: bool,
-    retries: int,
-    start: Callable[[str, bool], int],
-    say: Callable[[str], None],
-) -> int:
     budget = Budget()
-    while True:
-        before, seen = run.newest_checkpoint(), len(run.events())
-        attempt = f"local.{len(read_attempts(run))}"
-        record(run, attempt, "start", nodes=socket.gethostname(), checkpoint=before)
-        try:
-            code = start(attempt, resume)
-        except KeyboardInterrupt:
-            _end(run, attempt, Outcome(outcome="stopped", why="interrupted"), "down", 130)
-            raise
-        outcome = _outcome(run, attempt, code, seen)
-        after = run.newest_checkpoint()
-        decision: Decision | None = None
-        if outcome.ending:
+    with launcher_file(run):
+        while True:
+            before, seen = run.newest_checkpoint(), len(run.events())
+            attempt = f"local.{len(read_attempts(run))}"
+            record(run, attempt, "start", nodes=socket.gethostname(), checkpoint=before)
+            try:
+                code = start(attempt, resume)
+            except KeyboardInterrupt:
+                _end(run, attempt, Outcome(outcome="stopped", why="interrupted"), "down", 130)
+                raise
+            outcome, after = _outcome(run, attempt, code, seen), run.newest_checkpoint()
+            if outcome.ending is None:
+                _end(run, attempt, outcome, "complete" if outcome.outcome == "finished" else "down", code)
+                return code
             decision = decide(
                 outcome.ending, before=before, after=after, budget=budget, requeue=requeue, retries=retries
             )
-            budget = decision.budget
-        if decision is None or not decision.again:
-            why = "; ".join(word for word in (outcome.why, decision.why if decision else "") if word)
-            last = Outcome(outcome=outcome.outcome, why=why)
-            _end(run, attempt, last, "complete" if outcome.outcome == "finished" else "down", code)
-            return code
-        _end(run, attempt, outcome, "restart", code)
-        say(
-            f"attempt {attempt} failed: {outcome.why}; starting again from step {after}"
-            f" ({budget.failures} of {retries} retries)"
-        )
-        resume = after > 0
+            if not decision.again:
+                last = Outcome(outcome=outcome.outcome, why=f"{outcome.why}; {decision.why}")
+                _end(run, attempt, last, "down", code)
+                return code
+            _end(run, attempt, outcome, "restart", code)
+            budget, resume = decision.budget, after > 0
+            say(
+                f"attempt {attempt} failed: {outcome.why}; starting again from step {after}"
+                f" ({budget.failures} of {retries} retries)"
+            )
 
 
 def _outcome(run: RunDirectory, attempt: str, code: int, seen: int) -> Outcome:
