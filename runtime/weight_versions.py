@@ -24,6 +24,7 @@ from torch import Tensor, nn
 from planner.job import OptimizerSpec
 from planner.schedules import Schedule, forward_versions
 from runtime.data_parallel import GradientReducer
+from runtime.linear import gradient_dtype
 from runtime.models import Stage
 from runtime.optimizer import Optimizer, clip_to_norm, counted_once
 from runtime.recorder import Recorder
@@ -36,6 +37,9 @@ class StageVersions:
     def __init__(self, parameters: Mapping[str, nn.Parameter], spec: OptimizerSpec) -> None:
         self.parameters = dict(parameters)
         self._twins = {name: nn.Parameter(p.detach()) for name, p in parameters.items()}
+        for twin in self._twins.values():
+            if gradient_dtype(twin) != twin.dtype:
+                twin.grad_dtype = gradient_dtype(twin)
         self._versions: Sequence[int] = ()
         self._left: Counter[int] = Counter()  # version → microbatches whose backward is still to come
         self._kept: dict[int, list[Tensor]] = {}  # older versions

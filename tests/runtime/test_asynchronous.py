@@ -61,7 +61,11 @@ def trained(layout, steps, optimizer):
         results += trainer.advance(flushes[-1])
         flushes.append(results[-1].step)
     numbers = [(r.step, r.loss, r.gradient_norm, r.learning_rate) for r in results]
-    return numbers, flushes, {name: p.detach().numpy() for name, p, _ in pipeline.parameters()}
+    return (
+        numbers,
+        flushes,
+        {name: p.detach().to(torch.float64).numpy() for name, p, _ in pipeline.parameters()},
+    )
 
 
 def delays(name, ranks, stage, microbatch, every):
@@ -146,11 +150,13 @@ def test_training_is_delayed_sgd_from_flush_to_flush(run_ranks, name, pp, dp, mi
             torch.testing.assert_close(torch.from_numpy(value), expected, rtol=0, atol=1e-12)
 
 
-@pytest.mark.parametrize(("fields", "clip"), [({"tp": 2}, 0.05), ({"pp": 2}, None)])
+@pytest.mark.parametrize(
+    ("fields", "clip"), [({"tp": 2}, 0.05), ({"pp": 2}, None), ({"dp": 2, "precision": "bf16"}, 1.0)]
+)
 def test_without_overlap_it_is_synchronous_training(run_ranks, fields, clip):
     """2BW that flushes after every step makes 1F1B's updates: AdamW, norms and, on one stage, clipping."""
     optimizer = OptimizerSpec(clip_norm=clip, warmup_steps=2)
-    shared = {"global_batch": 6, "precision": "fp64", **fields}
+    shared = {"global_batch": 6, "precision": "fp64"} | fields
     ours = Layout(schedule="pipedream-2bw", flush_every=1, **shared)
     theirs = Layout(schedule="1f1b", **shared)
 
