@@ -75,6 +75,7 @@ class Session:
         self._metrics = MetricsWriter(job, run) if self._mesh.rank == 0 else None
         self._times: list[RankTimes] = []
         self._step_seconds: list[float] = []
+        self._last = (0.0, 0.0)  # begin and duration of what `_advance` ran last
 
     def train(self, *, resume: bool, signals: StopSignals) -> None:
         """Run to the last step, or until some rank is asked to stop."""
@@ -108,6 +109,7 @@ class Session:
         began = time.perf_counter()
         results = self._trainer.advance(step, asked=lambda: self._asked(signals))
         seconds = time.perf_counter() - began
+        self._last = (began, seconds)
         count = len(results)
         self._times.append(rank_times(self._recorder.spans, seconds).share(count))
         for result in results:
@@ -148,22 +150,25 @@ class Session:
             return
         self._recorder.begin("trace")
         shift = time.time() - time.perf_counter()
-        ranks = self._of_pipeline((shift, self._recorder.spans))
+        ranks = self._of_pipeline((shift, self._last, self._recorder.spans))
+        if self._mesh.rank != 0:
+            return
+        origin = min(own + began for own, (began, _), _ in ranks)
         first, last = results[0].step, results[-1].step
         steps = f"step {first}" if first == last else f"steps {first} to {last}"
-        if self._mesh.rank == 0:
-            origin = min(own + spans[0].start for own, spans in ranks)
-            timeline = StepTimeline(
-                title=f"{self._job.name}, {steps}",
-                cells=tuple(
-                    cell
-                    for rank, (own, spans) in enumerate(ranks)
-                    for cell in cells(spans, rank=rank, origin=origin - own)
-                ),
-                seconds=self._step_seconds[-1] * len(results),
-                steps=len(results),
-            )
-            write_trace(self._run / "trace.json", timeline)
+        extents = tuple((own + began - origin, seconds) for own, (began, seconds), _ in ranks)
+        timeline = StepTimeline(
+            title=f"{self._job.name}, {steps}",
+            cells=tuple(
+                cell
+                for rank, (own, _, spans) in enumerate(ranks)
+                for cell in cells(spans, rank=rank, origin=origin - own)
+            ),
+            seconds=max(begin + seconds for begin, seconds in extents),
+            steps=len(results),
+            steps_of=extents,
+        )
+        write_trace(self._run / "trace.json", timeline)
 
     def _record(self, peaks: tuple[int, ...]) -> None:
         """Write what was measured."""

@@ -19,7 +19,9 @@ _WAIT = "wait for "
 def chrome_trace(timelines: Sequence[StepTimeline]) -> dict[str, Any]:
     """Return the trace of simulated or measured steps."""
     events = [event for group, timeline in enumerate(timelines) for event in _events(timeline, group)]
-    steps = [{"title": t.title, "seconds": t.seconds, "steps": t.steps} for t in timelines]
+    steps = [
+        {"title": t.title, "seconds": t.seconds, "steps": t.steps, "steps_of": t.steps_of} for t in timelines
+    ]
     return {"traceEvents": events, "displayTimeUnit": "ms", "otherData": {"timelines": steps}}
 
 
@@ -63,6 +65,7 @@ def read_chrome_trace(text: str, *, name: str) -> StepTimeline:
             cells=tuple(_cells(events)),
             seconds=float(header["seconds"]),
             steps=int(header["steps"]),
+            steps_of=tuple((float(begin), float(seconds)) for begin, seconds in header["steps_of"]),
         )
     except (ValueError, KeyError, IndexError, TypeError) as error:
         raise ConfigError(f"{name}: not a trace of a step: {type(error).__name__} {error}") from None

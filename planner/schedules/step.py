@@ -42,12 +42,17 @@ class RankShare(NamedTuple):
 
 @dataclass(frozen=True, kw_only=True)
 class StepTimeline:
-    """Cells by rank and time, and how long the step takes; `steps` where that many overlap in it."""
+    """Cells by rank and time, and how long the step takes; `steps` where that many overlap in it.
+
+    Measured ranks begin and end a step at slightly different times: `steps_of[rank]` is the rank's own begin
+    and duration, where it is not the whole of `seconds`.
+    """
 
     title: str
     cells: tuple[Cell, ...]
     seconds: float
     steps: int = 1
+    steps_of: tuple[tuple[float, float], ...] = ()
 
     @cached_property
     def ranks(self) -> int:
@@ -78,7 +83,8 @@ class StepTimeline:
         for rank, row in enumerate(self.rows):
             busy = sum(cell.end - cell.ready for cell in row)
             wait = sum(cell.ready - cell.start for cell in row)
-            shares.append(RankShare(rank, busy, wait, self.seconds - busy - wait, self.seconds))
+            step = self.steps_of[rank][1] if self.steps_of else self.seconds
+            shares.append(RankShare(rank, busy, wait, step - busy - wait, step))
         return tuple(shares)
 
 
