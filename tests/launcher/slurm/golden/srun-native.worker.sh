@@ -46,6 +46,14 @@ be_rank() {
     exit "$status"
 }
 
+end_ranks() { # that outlived torchrun: they hold the step's output open, and SLURM would wait a minute for it
+    local file host pid
+    for file in "$CUBOID_RANKS"/rank-*; do
+        read -r _ _ host pid <"$file" 2>/dev/null || continue
+        [[ $host == "$(uname -n)" ]] && ! grep -q '^ended' "$file" && kill -KILL -- "-$pid" 2>/dev/null
+    done
+}
+
 role=$1
 shift
 case $role in
@@ -63,6 +71,7 @@ case $role in
             bash "$run/launch/worker.sh" rank "$@"
         status=$?
         printf 'ended %s %s\n' "$(date +%s.%N)" "$status" >>"$mine"
+        end_ranks
         exit "$status" ;;
     task)
         export RANK=$SLURM_PROCID LOCAL_RANK=$SLURM_LOCALID WORLD_SIZE=$SLURM_NTASKS LOCAL_WORLD_SIZE=8
