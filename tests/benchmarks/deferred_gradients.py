@@ -5,9 +5,9 @@
 Method: one process, one thread, one stage of four GPT-2 blocks (hidden 256, 2 sequences of 128 tokens,
 fp32), forward and backward of one microbatch. The four ways alternate within each of 40 rounds; reported is
 the median over rounds of each way's processor time, and the median over rounds of the differences from the
-whole backward of the same model, with quartiles. A cell is one microbatch on one stage. `torch split` runs
-the input and weight halves that torch's zero-bubble schedules run, on the same blocks in plain modules.
-As in training, the process keeps the memory it frees (`--give-back`: it does not, and faults the pages of
+whole backward of the same model, with quartiles, and the difference of the least times, which a busy machine
+disturbs less. A cell is one microbatch on one stage. `torch split` runs the input and weight halves that
+torch's zero-bubble schedules run, on the same blocks in plain modules. As in training, the process keeps the memory it frees (`--give-back`: it does not, and faults the pages of
 what was put aside in again in every cell).
 """
 
@@ -119,8 +119,12 @@ def main() -> None:
         )
     for name in ("cuboid", "torch"):
         pairs = zip(seconds[f"{name} split"], seconds[f"{name} whole"], strict=True)
+        least = 1e3 * (min(seconds[f"{name} split"]) - min(seconds[f"{name} whole"]))
         low, middle, high = statistics.quantiles([1e3 * (split - base) for split, base in pairs], n=4)
-        print(f"{name}: splitting costs {middle:+.2f} ms a cell (quartiles {low:+.2f} … {high:+.2f})")
+        print(
+            f"{name}: splitting costs {middle:+.2f} ms a cell (quartiles {low:+.2f} … {high:+.2f};"
+            f" least against least {least:+.2f})"
+        )
     ratio = statistics.median(
         a / b for a, b in zip(seconds["cuboid split"], seconds["torch split"], strict=True)
     )
