@@ -21,7 +21,10 @@ from profiles.errors import ConfigError
 
 OVERHEAD = 500  # of one price, in simulated actions
 LOOKED_AT = 100  # likewise, of a layout that is not simulated after all
-PROOF = 3.0  # how often the effort may be spent on proving the fastest
+MIXED_BOUND = 60  # likewise, of a bound with recomputation chosen per stage
+PROOF = 2.0  # how often the effort may be spent on proving the fastest
+FEW = 5  # rows without which a table is too short to stop at that,
+SHORT_TABLE = 4.0  # and how many times as much is spent then
 
 
 @dataclass
@@ -44,21 +47,36 @@ class Contest:
     def run(self) -> None:
         """Price until nothing to come can be faster than the fastest, nor belong into the table."""
         seen: set[Layout] = set()
+        too_dear, charged = float("inf"), 0
         for candidate in self.frontier:
             self.spent += LOOKED_AT
+            self.spent += self.frontier.bounded_mixed * MIXED_BOUND - charged
+            charged = self.frontier.bounded_mixed * MIXED_BOUND
             if not self._pointless(candidate):
                 layout = assemble(self.frontier.space, self.frontier.pricing, candidate)
                 if layout is None or not may_fit(self.frontier.pricing, layout):
                     self.frontier.infeasible["memory"] += 1
                 elif layout not in seen:
                     seen.add(layout)
-                    self._price(layout)
+                    if self.ranked and self.spent + actions(layout) > self._patience:
+                        too_dear = min(too_dear, candidate.bound_seconds)
+                    else:
+                        self._price(layout)
             self.frontier.limit = self._limit()
-            exhausted = self.spent > PROOF * self.effort and self.ranked
+            exhausted = self.ranked and self.spent > self._patience
             if exhausted or self.frontier.least_bound >= self.frontier.limit:
                 break
         if self.ranked:
-            self.gap = max(0.0, 1.0 - self.frontier.least_bound / self.fastest)
+            self.gap = max(0.0, 1.0 - min(too_dear, self.frontier.least_bound) / self.fastest)
+
+    @property
+    def _patience(self) -> float:
+        """What may be spent at most."""
+        return PROOF * self.effort * (1 if self._enough_rows else SHORT_TABLE)
+
+    @property
+    def _enough_rows(self) -> bool:
+        return len(self.groups) >= min(self.rows, FEW)
 
     def _pointless(self, candidate: Candidate) -> bool:
         """Whether a candidate can neither win nor stand for its row."""
@@ -77,7 +95,7 @@ class Contest:
 
     def _limit(self) -> float:
         """The step below which a further layout is of interest."""
-        if self.spent > self.effort:
+        if self.spent > self.effort and self._enough_rows:
             return self.fastest
         if len(self.groups) < self.rows:
             return float("inf")
@@ -113,5 +131,8 @@ class Contest:
 
 def actions(layout: Layout) -> int:
     """Return about how many actions are simulated to price `layout`; long schedules are simulated in part."""
-    per_microbatch = layout.stages * (3 if find_family(layout.schedule).split else 2)
-    return per_microbatch * min(layout.microbatches, max(1, 5 * layout.pp))
+    family = find_family(layout.schedule)
+    rounds = family.settled if family.seamless else 2 * family.settled + 1
+    per_microbatch = layout.stages * (3 if family.split else 2)
+    filled = family.placement == "v" and not family.seamless  # such lists are themselves a simulation
+    return (2 if filled else 1) * per_microbatch * min(layout.microbatches, rounds * layout.pp)

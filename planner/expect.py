@@ -49,9 +49,13 @@ def pipeline_expectation(
         few = (p - 1) * (forward + gradient) - (m - 1) * weight / 2
         seconds = np.asarray(steady + np.maximum((p - 1) * np.maximum(forward, gradient - weight), few))
     elif name in {"zb-v", "dualpipe-v", "v-half", "v-min"}:
-        bubble, hops = _v_bubble(name, p, m, (forward, gradient, weight)), 5 * (p - 1) * times.hop
+        # V-half and V-min go at the pace of the larger of a rank's two stages.
+        larger = -(-load.most // 2) * 2 / load.most if name in {"v-half", "v-min"} else 1.0
+        cells = (forward * larger, gradient * larger, weight * larger)
+        bubble, hops = _v_bubble(name, p, m, cells), 5 * (p - 1) * times.hop
+        bubble = bubble + m * (larger - 1.0) * load.most * block.both
         # The ends make the first rank the slowest, which waits least.
-        seconds = np.maximum(steady, m * load.most * block.both + bubble)
+        seconds = np.maximum(m * load.slowest, m * load.most * block.both + bubble)
     return np.asarray(np.where(p > 1, seconds + hops, m * load.total))
 
 

@@ -114,7 +114,8 @@ class _MixedBatch(_VariantBatch):
 class Frontier:
     """The candidates of a space in ascending order of what is expected of them.
 
-    `infeasible` counts, by reason, the layouts refused so far; `bounded` those bounded one by one. Layouts
+    `infeasible` counts, by reason, the layouts refused so far; `bounded` those bounded one by one, and
+    `bounded_mixed` those with recomputation chosen per stage. Layouts
     whose bound is `limit` or more are left out; it may be lowered while iterating.
     """
 
@@ -123,6 +124,7 @@ class Frontier:
         self.pricing = pricing
         self.infeasible: Counter[str] = Counter()
         self.bounded = 0
+        self.bounded_mixed = 0
         self.limit = float("inf")
         self._left_out = float("inf")
         self._order = itertools.count()
@@ -247,6 +249,7 @@ class Frontier:
     def _mixed(self, parent: _MixedBatch, rows: Column) -> _VariantBatch:
         start = parent.position - MIXED_AT_ONCE
         before = parent.expected[start : start + len(rows)]
+        self.bounded_mixed += len(rows)
         busy, useful = mixed_bounds(
             self.space, self.pricing, parent.choices, _take_variants(parent.variants, rows)
         )

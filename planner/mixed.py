@@ -20,7 +20,7 @@ from planner.schedules.families import find_family
 from planner.skeletons import Column
 from planner.space import RECOMPUTES, Choices, Space, Variants
 
-STEPS = 12  # halvings of the slowest rank's time, always from below
+STEPS = 8  # halvings of the slowest rank's time, always from below
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -124,11 +124,14 @@ def _slowest(layers: int, most: Seconds, times: list[LayerTimes], ranks: Ranks) 
         able = ((counts >= 0) | ~exists).all(axis=1)
         return np.asarray(((counts * exists).sum(axis=1) >= layers) & able)
 
-    low = np.zeros(most.shape[1])
+    # Nothing recomputed and evenly spread is quickest; everything recomputed rarely has to be exceeded.
+    ranks_used = exists.sum(axis=1)
+    low = layers * block[0, :, 0] / ranks_used
     high = layers * block[:, :, 0].max(axis=0) + extra.max(axis=1)
     possible = held(high)
-    for _ in range(STEPS):
-        middle = (low + high) / 2
+    even = -(-layers // ranks_used) * block[:, :, 0].max(axis=0) + extra.max(axis=1)
+    for step in range(STEPS):
+        middle = (low + high) / 2 if step else np.minimum(even, high)
         enough = held(middle)
         low, high = np.where(enough, low, middle), np.where(enough, middle, high)
     return np.where(possible, low, np.inf)

@@ -30,7 +30,7 @@ from profiles.costs import CostTable
 from profiles.errors import InfeasibleError
 from profiles.model import ModelSpec
 
-EFFORT = 40_000  # simulated actions, about a fifth of a second
+EFFORT = 30_000  # simulated actions, about a tenth of a second
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -19,6 +19,7 @@ from planner.schedules.simulate import simulate
 from planner.schedules.text import parse_schedule
 from planner.schedules.times import StageTimes
 
+NEAR = 0.15  # of the shortest cell: hops up to this do not hold up a seamless schedule
 MAX_ACTIONS = 3_000  # longer schedules are simulated in part: they repeat
 
 
@@ -88,6 +89,10 @@ def run(
         return _closed(schedule, times, ranks=ranks, chunks=chunks, microbatches=microbatches)
     total = 2 * microbatches * ranks * chunks
     family, rounds = find_family(schedule), microbatches // ranks
+    if family.seamless and rounds >= family.settled and total > MAX_ACTIONS and ranks > 1:
+        cell = min(*times.forward, *times.input_gradient)
+        if cores_per_rank is None and times.latency + max(times.wire) <= NEAR * cell:
+            return _seamless(schedule, times, ranks, chunks, microbatches)
     settled = max(family.settled, MAX_ACTIONS // (4 * ranks * ranks * chunks))
     if rounds < settled + 2 or (total <= MAX_ACTIONS and ranks > 1):
         return _simulate(schedule, times, ranks, chunks, microbatches, cores_per_rank)
@@ -111,6 +116,20 @@ def run(
         placement=longer.placement,
         simulated=True,
         shared=longer.shared,
+    )
+
+
+def _seamless(schedule: str, times: StageTimes, ranks: int, chunks: int, microbatches: int) -> Pipeline:
+    """Price a schedule in whose steady state the slowest rank never waits."""
+    fewer = find_family(schedule).settled * ranks
+    short = _simulate(schedule, times, ranks, chunks, fewer, None)
+    work = tuple(busy / fewer for busy in short.busy)
+    rest = (microbatches - fewer) * max(work)
+    return replace(
+        short,
+        seconds=short.seconds + rest,
+        ends=tuple(end + rest for end in short.ends),
+        busy=tuple(microbatches * each for each in work),
     )
 
 

@@ -82,4 +82,5 @@ DUALPIPE_V = Family(
     chunks=2,
     split=True,
     settled=3,
+    seamless=True,
 )

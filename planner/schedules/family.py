@@ -25,7 +25,8 @@ class Family:
     not `chunked` has no other. `split` families separate input from weight gradients; families without
     `flush` are asynchronous: the optimizer steps while other microbatches are in flight, and
     `build_steps(ranks, microbatches, chunks, steps)` lists several steps, which overlap. After `settled`
-    rounds of p microbatches, a step grows by the same amount in every further round (to 0.5 % of its time).
+    rounds of p microbatches, a step grows by the same amount in every further round (to 0.5 % of its time):
+    in a `seamless` family, while hops are short, by the work of the slowest rank.
     """
 
     name: str
@@ -38,4 +39,5 @@ class Family:
     split: bool = False
     flush: bool = True
     settled: int = 2
+    seamless: bool = False
     build_steps: Callable[[int, int, int, int], Schedule] | None = None

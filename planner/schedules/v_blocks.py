@@ -97,6 +97,7 @@ V_HALF = Family(
     placement="v",
     chunks=2,
     split=True,
+    settled=4,
 )
 
 V_MIN = Family(
@@ -107,4 +108,5 @@ V_MIN = Family(
     placement="v",
     chunks=2,
     split=True,
+    settled=4,
 )

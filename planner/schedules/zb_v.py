@@ -64,4 +64,5 @@ ZB_V = Family(
     placement="v",
     chunks=2,
     split=True,
+    seamless=True,
 )

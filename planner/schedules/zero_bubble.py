@@ -59,6 +59,7 @@ ZB_H1 = Family(
     source="Qi et al. 2023, arXiv 2401.10241, §2",
     build=zb_h1,
     split=True,
+    seamless=True,
 )
 
 ZB_H2 = Family(
@@ -68,4 +69,5 @@ ZB_H2 = Family(
     build=zb_h2,
     split=True,
     settled=3,
+    seamless=True,
 )
