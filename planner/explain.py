@@ -7,9 +7,9 @@ from dataclasses import dataclass
 
 from planner.costs import Assessment
 from planner.costs.communication import LINK_EFFICIENCY, LINK_EFFICIENCY_SOURCES
-from planner.costs.compute import ELEMENT_BYTES, peak_flops
 from planner.costs.flops import block_flops, head_flops
 from planner.costs.memory import gradient_element_bytes
+from planner.costs.roofline import ELEMENT_BYTES, peak_flops
 from planner.plan import Plan, RankMemory
 from profiles.errors import ConfigError
 from profiles.units import format_bytes, format_count, format_seconds

@@ -14,10 +14,11 @@ from numpy.typing import NDArray
 from planner.bounds import Loads
 from planner.columns import LayerTimes, LayoutColumns, Seconds
 from planner.costs import memory
-from planner.costs.compute import ELEMENT_BYTES, Slice, optimizer_seconds
+from planner.costs.compute import Slice, optimizer_seconds
 from planner.costs.flops import Number
 from planner.costs.price import straggling
 from planner.costs.rates import beside, reduction_seconds
+from planner.costs.roofline import ELEMENT_BYTES
 from planner.costs.software import Software
 from profiles.cluster import ClusterSpec
 from profiles.costs import CostTable

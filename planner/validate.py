@@ -13,7 +13,8 @@ from pathlib import Path
 from planner.costs import assess
 from planner.costs.memory import FRAGMENTATION
 from planner.layout import Layout
-from planner.validate_records import Case, Unpriced, read_cases
+from planner.validate_case import Case, Unpriced
+from planner.validate_records import read_cases
 from profiles.errors import CuboidError
 
 
@@ -62,13 +63,18 @@ def predict(case: Case) -> Prediction:
             "device": estimate.memory.peak_bytes + FRAGMENTATION * tensors,
         }
         return Prediction(
-            step_seconds=estimate.step_seconds, peak_bytes=seen[case.memory_view], fits=estimate.fits
+            step_seconds=estimate.step_seconds,
+            peak_bytes=seen[case.memory_view],
+            fits=estimate.fits,
         )
 
     whole = once(case.layout)
     if case.recompute_share >= 1:
         return whole
-    share, plain = case.recompute_share, once(case.layout.model_copy(update={"recompute": "none"}))
+    share, plain = (
+        case.recompute_share,
+        once(case.layout.model_copy(update={"recompute": "none"})),
+    )
     return Prediction(
         step_seconds=share * whole.step_seconds + (1 - share) * plain.step_seconds,
         peak_bytes=share * whole.peak_bytes + (1 - share) * plain.peak_bytes,
@@ -83,7 +89,12 @@ def compare(item: Case | Unpriced) -> Row:
     try:
         predicted = predict(item)
     except (CuboidError, ArithmeticError, ValueError) as error:
-        return Row(id=item.id, source=item.source, gpu=item.gpu, skipped=f"cannot be priced: {error}")
+        return Row(
+            id=item.id,
+            source=item.source,
+            gpu=item.gpu,
+            skipped=f"cannot be priced: {error}",
+        )
     step, peak = item.measured_step_seconds, item.measured_peak_bytes
     verdict = "ok"
     if item.out_of_memory and predicted.fits:

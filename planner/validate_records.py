@@ -6,17 +6,15 @@ be assumed is said in the case. Nothing here looks at the measured values to dec
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
-from planner.costs.software import Software
 from planner.layout import Layout, Overlap
+from planner.validate_case import Case, MemoryView, SkippedError, Unpriced, whole_number
 from planner.validate_cluster import cluster_of
+from planner.validate_recompute import recompute_share, without_configured
 from planner.validate_software import precision_of, software_of
-from profiles.cluster import ClusterSpec
 from profiles.documents import read_document
 from profiles.errors import CuboidError
 from profiles.model import ModelSpec
@@ -24,54 +22,7 @@ from profiles.model import ModelSpec
 DEFAULT_VOCAB = 50304
 # Heads of models whose tables leave them out: hidden → heads, from the same authors' launch scripts.
 KNOWN_HEADS = {14400: 96}
-MemoryView = Literal["allocated", "reserved", "device"]
 Data = Mapping[str, Any]
-
-
-class SkippedError(Exception):
-    """A record that is outside the model; the message says why."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Case:
-    """One published run in our terms.
-
-    `recompute_share` is the share of layers that recompute as the layout says (the others do not);
-    `memory_view` is what the source's memory figure counts. `assumed` says what the source did not state.
-    """
-
-    id: str
-    source: str
-    gpu: str
-    model: ModelSpec
-    cluster: ClusterSpec
-    layout: Layout
-    software: Software
-    measured_step_seconds: float | None = None
-    measured_peak_bytes: float | None = None
-    memory_view: MemoryView = "device"
-    out_of_memory: bool = False
-    recompute_share: float = 1.0
-    assumed: tuple[str, ...] = ()
-
-    @property
-    def contest(self) -> tuple[object, ...]:
-        """What has to be equal for two layouts to compete with each other."""
-        # The vocabulary stays out: it is padded differently for every tp.
-        name = (self.model.name, self.model.layers, self.model.hidden, self.model.heads, self.model.seq_len)
-        return (
-            self.source, self.gpu, name, self.layout.world_size, self.layout.global_batch,
-            self.layout.precision, self.software.name,
-        )  # fmt: skip
-
-
-@dataclass(frozen=True, kw_only=True)
-class Unpriced:
-    """A record that is not priced, and why."""
-
-    id: str
-    source: str
-    reason: str
 
 
 def read_cases(path: Path) -> Iterator[Case | Unpriced]:
@@ -98,14 +49,22 @@ def cases_from(data: Any, source: str) -> Iterator[Case | Unpriced]:
         yield Unpriced(id=source, source=source, reason="not a table of records")
         return
     remarks = " ".join(str(text) for text in _map(data.get("meta")).values() if isinstance(text, str))
+    cases: list[Case] = []
     for number, record in enumerate([*_list(data.get("records")), *_expanded(data, source)]):
         name = str(_map(record).get("id", f"{source}-{number}"))
         try:
-            yield _case(_map(record), name, source, remarks)
+            cases.append(_case(_map(record), name, source, remarks))
         except SkippedError as reason:
             yield Unpriced(id=name, source=source, reason=str(reason))
-        except (CuboidError, TypeError, ValueError, ZeroDivisionError, OverflowError) as error:
+        except (
+            CuboidError,
+            TypeError,
+            ValueError,
+            ZeroDivisionError,
+            OverflowError,
+        ) as error:
             yield Unpriced(id=name, source=source, reason=f"not understood: {error}")
+    yield from without_configured(cases, remarks)
 
 
 def _expanded(data: Data, source: str) -> list[Any]:
@@ -129,7 +88,11 @@ def _expanded(data: Data, source: str) -> list[Any]:
         sections = ("model", "cluster", "parallelism", "training", "measured")
         name = values.get("id") or f"{source}-{parts}"
         records.append(
-            {"id": name, "kind": values.get("kind", "training_run"), **dict.fromkeys(sections, values)}
+            {
+                "id": name,
+                "kind": values.get("kind", "training_run"),
+                **dict.fromkeys(sections, values),
+            }
         )
     return records
 
@@ -139,16 +102,19 @@ def _case(record: Data, name: str, source: str, remarks: str) -> Case:
     if kind not in {"training_run", "memory_only"}:
         raise SkippedError(f"a record of kind '{kind}' is not a training run")
     model, cluster = _map(record.get("model")), _map(record.get("cluster"))
-    parallelism, training = _map(record.get("parallelism")), _map(record.get("training"))
+    parallelism, training = (
+        _map(record.get("parallelism")),
+        _map(record.get("training")),
+    )
     measured, derived = _map(record.get("measured")), _map(record.get("derived"))
     _refuse_features(record, model, parallelism, training)
     assumed: list[str] = []
     layout_data = _degrees(cluster, parallelism, training, assumed)
     spec = _model(model, layout_data["tp"], assumed)
-    share = _recompute(training, layout_data, spec)
+    share = recompute_share(training, layout_data, spec)
     layout_data |= _schedule(parallelism, training, layout_data, spec, assumed)
     layout_data["precision"] = precision_of(str(training.get("precision") or "bf16"))
-    software, overlap = software_of(record, assumed)
+    software, overlap = software_of(record, assumed, remarks=remarks)
     layout = Layout(**layout_data, overlap=Overlap(**overlap))
     machine = cluster_of(cluster, layout.world_size, assumed)
     step = None if kind == "memory_only" else _step_seconds(spec, layout, measured, derived)
@@ -175,15 +141,19 @@ def _case(record: Data, name: str, source: str, remarks: str) -> Case:
 
 def _refuse_features(record: Data, model: Data, parallelism: Data, training: Data) -> None:
     name = str(model.get("name", "")).lower()
-    if model.get("moe") or model.get("experts") or (_int(parallelism.get("ep")) or 1) > 1:
+    if model.get("moe") or model.get("experts") or (whole_number(parallelism.get("ep")) or 1) > 1:
         raise SkippedError("mixture of experts is not modelled")
     if any(word in name for word in ("bert", "t5", "vit", "resnet", "deepseek", "mixtral", "moe")):
         raise SkippedError(f"'{model.get('name')}' is not a dense decoder-only transformer")
-    if (_int(parallelism.get("cp")) or 1) > 1:
+    if (whole_number(parallelism.get("cp")) or 1) > 1:
         raise SkippedError("context parallelism is not modelled")
     if "lora" in str(training.get("task", "")).lower():
         raise SkippedError("LoRA fine-tuning is not modelled")
-    for value in (training.get("cpu_offload"), parallelism.get("cpu_offload"), training.get("offload")):
+    for value in (
+        training.get("cpu_offload"),
+        parallelism.get("cpu_offload"),
+        training.get("offload"),
+    ):
         if value and str(value).lower() not in {"false", "none", "no"}:
             raise SkippedError("offloading to the host is not modelled")
     precision = str(training.get("precision", "")).lower()
@@ -192,14 +162,17 @@ def _refuse_features(record: Data, model: Data, parallelism: Data, training: Dat
 
 
 def _degrees(cluster: Data, parallelism: Data, training: Data, assumed: list[str]) -> dict[str, Any]:
-    tp, pp, dp = (_int(parallelism.get(axis)) or 1 for axis in ("tp", "pp", "dp"))
-    devices = _int(cluster.get("num_gpus"))
+    tp, pp, dp = (whole_number(parallelism.get(axis)) or 1 for axis in ("tp", "pp", "dp"))
+    devices = whole_number(cluster.get("num_gpus"))
     if parallelism.get("dp") is None and devices:
         dp = max(1, devices // (tp * pp))
     if devices and tp * pp * dp != devices:
         raise SkippedError(f"tp·pp·dp = {tp * pp * dp} is not the {devices} devices of the record")
-    microbatch = _int(training.get("micro_batch"))
-    batch, count = _int(training.get("global_batch")), _int(training.get("num_microbatches"))
+    microbatch = whole_number(training.get("micro_batch"))
+    batch, count = (
+        whole_number(training.get("global_batch")),
+        whole_number(training.get("num_microbatches")),
+    )
     if microbatch is None and batch and count:
         microbatch = batch // (dp * count)
     if microbatch is None:
@@ -239,15 +212,15 @@ def _zero(parallelism: Data) -> int:
 
 
 def _model(model: Data, tp: int, assumed: list[str]) -> ModelSpec:
-    layers, hidden, seq = (_int(model.get(key)) for key in ("layers", "hidden", "seq_len"))
+    layers, hidden, seq = (whole_number(model.get(key)) for key in ("layers", "hidden", "seq_len"))
     if not layers or not hidden or not seq:
-        missing = [key for key in ("layers", "hidden", "seq_len") if not _int(model.get(key))]
+        missing = [key for key in ("layers", "hidden", "seq_len") if not whole_number(model.get(key))]
         raise SkippedError(f"the model's {', '.join(missing)} is not stated")
-    heads = _int(model.get("heads"))
+    heads = whole_number(model.get("heads"))
     if heads is None:
         heads = KNOWN_HEADS.get(hidden) or _likely_heads(hidden, tp)
         assumed.append(f"{heads} heads")
-    vocab = _int(model.get("vocab"))
+    vocab = whole_number(model.get("vocab"))
     if vocab is None:
         vocab = DEFAULT_VOCAB
         assumed.append(f"vocabulary {vocab}")
@@ -257,15 +230,15 @@ def _model(model: Data, tp: int, assumed: list[str]) -> ModelSpec:
     tied = model.get("tied_embeddings")
     unit = 128 * tp  # split vocabularies are padded so that every rank has a multiple of 128
     padded = -(-vocab // unit) * unit if tp > 1 else vocab
-    head_dim = _int(model.get("head_dim")) or hidden // heads
+    head_dim = whole_number(model.get("head_dim")) or hidden // heads
     return ModelSpec(
         name=str(model.get("name") or "model"),
         layers=layers,
         hidden=hidden,
         heads=heads,
-        kv_heads=_int(model.get("kv_heads")) or heads,
+        kv_heads=whole_number(model.get("kv_heads")) or heads,
         head_dim=head_dim,
-        ffn_hidden=_int(model.get("ffn_hidden")) or 4 * hidden,
+        ffn_hidden=whole_number(model.get("ffn_hidden")) or 4 * hidden,
         gated_mlp=gated,
         vocab=padded,
         seq_len=seq,
@@ -283,29 +256,14 @@ def _likely_heads(hidden: int, tp: int) -> int:
     return min(fitting, key=lambda n: abs(hidden / n - 128))
 
 
-def _recompute(training: Data, layout: dict[str, Any], model: ModelSpec) -> float:
-    """Set the layout's recompute mode; return the share of layers it applies to."""
-    text = str(training.get("recompute") or "none").lower()
-    layers = _int(training.get("recompute_layers"))
-    layout["recompute"] = "none"
-    if text.startswith("none") or re.search(r"\b0 layers", text) or layers == 0:
-        return 1.0
-    if "every second layer" in text or "selective layer" in text:
-        layout["recompute"] = "full"
-        return 0.5
-    if text.startswith("selective"):
-        layout["recompute"] = "selective"
-        return 1.0
-    if "full" in text or layers:
-        layout["recompute"] = "full"
-        return min(1.0, layers / model.layers) if layers else 1.0
-    raise SkippedError(f"recompute '{text}' is not modelled")
-
-
 def _schedule(
-    parallelism: Data, training: Data, layout: dict[str, Any], model: ModelSpec, assumed: list[str]
+    parallelism: Data,
+    training: Data,
+    layout: dict[str, Any],
+    model: ModelSpec,
+    assumed: list[str],
 ) -> dict[str, Any]:
-    pp, chunks = layout["pp"], _int(parallelism.get("vpp"))
+    pp, chunks = layout["pp"], whole_number(parallelism.get("vpp"))
     text = str(training.get("schedule") or "").lower()
     if chunks is None:
         chunks = 1
@@ -327,7 +285,11 @@ def _schedule(
         stages = pp * chunks
         each = (model.layers + 2) // stages
         if each * stages - 2 == model.layers:
-            data["layers_per_stage"] = (each - 1, *(each for _ in range(stages - 2)), each - 1)
+            data["layers_per_stage"] = (
+                each - 1,
+                *(each for _ in range(stages - 2)),
+                each - 1,
+            )
     return data
 
 
@@ -357,7 +319,10 @@ def _peak(measured: Data, remarks: str) -> tuple[float | None, MemoryView]:
     elif "reserved" in remarks:
         view = "reserved"
     if "allocator reserve" in remarks:
-        return None, view  # a pool of unknown size says nothing about what the run needs
+        return (
+            None,
+            view,
+        )  # a pool of unknown size says nothing about what the run needs
     if measured.get("peak_memory_gib"):
         return float(measured["peak_memory_gib"]) * 2**30, view
     if measured.get("peak_memory_gb"):
@@ -371,11 +336,3 @@ def _map(value: Any) -> Data:
 
 def _list(value: Any) -> list[Any]:
     return value if isinstance(value, list) else []
-
-
-def _int(value: Any) -> int | None:
-    if isinstance(value, bool) or value is None:
-        return None
-    if isinstance(value, int | float):
-        return int(value) if value == int(value) and value > 0 else None
-    return int(value) if isinstance(value, str) and value.isdigit() and int(value) > 0 else None

@@ -1,7 +1,7 @@
-"""The software era of a published record, from what it states about its code.
+"""The software era of a published record, from what it and its table state about the code.
 
-Only stated facts decide: the framework's sharding, flash attention, precision, sequence parallelism, year of
-the model's style. No source and no row has a constant of its own.
+Only stated facts decide: the framework, its sharding, flash attention, precision, the year of the model's
+style. No source and no row has a constant of its own.
 """
 
 from __future__ import annotations
@@ -11,11 +11,20 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
-from planner.costs.software import COMPILED, MATERIALISED, MODERN, SHARDED, Software
+from planner.costs.software import (
+    COMPILED,
+    DEEPSPEED,
+    MATERIALISED,
+    MODERN,
+    SHARDED,
+    Software,
+)
 from profiles.cluster import Precision
 
 # Devices that came out after flash attention had become usual.
 RECENT_DEVICES = ("h100", "h200", "h800", "b200", "b300", "mi300")
+# Projects whose launch scripts set CUDA_LAUNCH_BLOCKING=1: the host waits for every kernel that it starts.
+BLOCKING_PROJECTS = ("bigscience",)
 
 
 def precision_of(text: str) -> Precision:
@@ -32,8 +41,13 @@ def precision_of(text: str) -> Precision:
     return "bf16"
 
 
-def software_of(record: Mapping[str, Any], assumed: list[str]) -> tuple[Software, dict[str, bool]]:
-    """Return the software of a record and which communication it overlaps."""
+def software_of(
+    record: Mapping[str, Any], assumed: list[str], *, remarks: str = ""
+) -> tuple[Software, dict[str, bool]]:
+    """Return the software of a record and which communication it overlaps.
+
+    `remarks` is what the record's table says of all its records.
+    """
     model, parallelism = record.get("model") or {}, record.get("parallelism") or {}
     training = record.get("training") or {}
     zero = str(parallelism.get("zero_stage") or "").lower()
@@ -46,12 +60,12 @@ def software_of(record: Mapping[str, Any], assumed: list[str]) -> tuple[Software
     sharded = any(word in zero for word in ("zero-3", "zero-2", "fsdp", "full_shard", "full shard"))
     sharded = sharded or parallelism.get("zero_stage") in {2, 3}
     bf16 = precision_of(str(training.get("precision") or "bf16")) == "bf16"
-    compiled = bool(training.get("torch_compile"))
     stated = training.get("grad_overlap")
     overlap = bool(flash) if stated is None else bool(stated)
     if "overlaps disabled" in str(training.get("overlap", "")):
         overlap = False
-    base = MATERIALISED if not flash else COMPILED if compiled else SHARDED if sharded else MODERN
+    project = f"{training.get('framework') or ''} {record.get('source') or ''} {remarks}".lower()
+    base = _era(training, project, flash=bool(flash), sharded=sharded)
     stated_fp32 = "fp32" in str(training.get("grad_accumulation") or "")
     group = re.search(r"over (\d+) ranks", zero)
     per_operation = "op" in str(training.get("recompute") or "").lower().replace("optim", "")
@@ -61,16 +75,38 @@ def software_of(record: Mapping[str, Any], assumed: list[str]) -> tuple[Software
         reduce_bytes=4 if "all-reduce" in str(training.get("precision") or "") else 2,
         dropout=not gated and not flash,
         single_rail=sharded and not flash,
+        synchronous=_blocking(training, project, assumed),
         zero_group=int(group.group(1)) if group else None,
         selective_keeps_matmuls=0.5 if per_operation else None,
-        buffer_bytes=_buffer_bytes(training),
+        buffer_bytes=_buffer_bytes(training, project),
     )
     return software, {"dp": overlap, "tp": False, "pp": False}
 
 
-def _buffer_bytes(training: Mapping[str, Any]) -> int:
-    """Return the flat gradient copies of DeepSpeed's optimizer wrappers, which the source has to name."""
+def _era(training: Mapping[str, Any], project: str, *, flash: bool, sharded: bool) -> Software:
+    """Return the era that the framework and its kernels belong to."""
+    if flash:
+        return COMPILED if training.get("torch_compile") else SHARDED if sharded else MODERN
+    if "megatron-deepspeed" in project or "(deepspeed)" in str(training.get("schedule") or "").lower():
+        return DEEPSPEED
+    return MATERIALISED
+
+
+def _blocking(training: Mapping[str, Any], project: str, assumed: list[str]) -> bool:
+    """Return whether kernels are started one by one, each after the one before it has ended."""
+    stated = training.get("launch_blocking")
+    if stated is not None:
+        return bool(stated)
+    if any(name in project for name in BLOCKING_PROJECTS):
+        assumed.append("CUDA_LAUNCH_BLOCKING=1 (the project's launch scripts)")
+        return True
+    return False
+
+
+def _buffer_bytes(training: Mapping[str, Any], project: str) -> int:
+    """Return the flat gradient copies of a framework's optimizer wrapper, which the source has to name."""
     words = f"{training.get('framework') or ''} {training.get('schedule') or ''}".lower()
-    if "deepspeed" not in words:
-        return 0
-    return 4 if "fp32" in str(training.get("grad_accumulation") or "") else 2
+    if "deepspeed" in words:
+        return 4 if "fp32" in str(training.get("grad_accumulation") or "") else 2
+    # bf16 gradients stay in one flat buffer beside the fp32 buffer that they are added to
+    return 2 if "nanotron" in project else 0

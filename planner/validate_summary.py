@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
 from planner.validate import Row
 
+RESISTS = 0.25  # relative error beyond which a row is named
 MIN_CONTEST = 3  # layouts that have to be measured before their order says anything
 
 
@@ -29,11 +30,11 @@ def statistics(errors: Sequence[float]) -> dict[str, float | int]:
     }
 
 
-def summarise(rows: Sequence[Row]) -> dict[str, Any]:
+def summarise(rows: Sequence[Row], left_out: Mapping[str, Sequence[float]] | None = None) -> dict[str, Any]:
     """Return the summary of a validation as plain data.
 
-    `leave_one_source_out` is what a new source should expect: every source's errors after the common bias of
-    all *other* sources is taken out, so no source helps its own figure.
+    `left_out` are the errors of each source predicted from all others (`planner.validate_refit`), which is
+    what a new source should expect.
     """
     timed = [row for row in rows if row.error is not None]
     held = [row for row in rows if row.memory_error is not None]
@@ -43,7 +44,7 @@ def summarise(rows: Sequence[Row]) -> dict[str, Any]:
         "by_gpu": _by(timed, lambda row: row.gpu, "error"),
         "by_model_class": _by(timed, lambda row: row.model_class, "error"),
         "mean_of_sources": _mean_of_sources(timed),
-        "leave_one_source_out": _left_out(timed),
+        "leave_one_source_out": _left_out(left_out or {}),
         "memory": {
             **statistics([row.memory_error for row in held if row.memory_error is not None]),
             "by_source": _by(held, lambda row: row.source, "memory_error"),
@@ -52,6 +53,9 @@ def summarise(rows: Sequence[Row]) -> dict[str, Any]:
             "checked": sum(row.skipped is None for row in rows),
             "wrongly_infeasible": [row.id for row in rows if row.verdict == "wrongly infeasible"],
             "wrongly_feasible": [row.id for row in rows if row.verdict == "wrongly feasible"],
+        },
+        "resisting": {
+            row.id: row.error for row in timed if row.error is not None and abs(row.error) > RESISTS
         },
         "ranking": ranking(timed),
         "skipped": dict(Counter(row.skipped for row in rows if row.skipped is not None)),
@@ -65,26 +69,21 @@ def _by(rows: Iterable[Row], key: Callable[[Row], str], field: str) -> dict[str,
     return {name: statistics(errors) for name, errors in sorted(groups.items())}
 
 
+def _left_out(errors: Mapping[str, Sequence[float]]) -> dict[str, Any]:
+    """Return the statistics of every source that was left out, and of all of them."""
+    if not errors:
+        return {}
+    each = {source: statistics(values) for source, values in sorted(errors.items())}
+    return {
+        **statistics([error for values in errors.values() for error in values]),
+        "mean_of_sources": float(np.mean([group["mean"] for group in each.values()])),
+        "by_source": each,
+    }
+
+
 def _mean_of_sources(rows: Sequence[Row]) -> float | None:
     means = [group["mean"] for group in _by(rows, lambda row: row.source, "error").values()]
     return float(np.mean(means)) if means else None
-
-
-def _left_out(rows: Sequence[Row]) -> dict[str, Any]:
-    """Errors of each source after the median ratio of all other sources has been divided out."""
-    result = {}
-    sources = sorted({row.source for row in rows})
-    for source in sources if len(sources) > 1 else []:
-        medians = [
-            float(np.median([1 + (row.error or 0.0) for row in rows if row.source == other]))
-            for other in sources
-            if other != source
-        ]
-        scale = float(np.median(medians))
-        result[source] = statistics(
-            [(1 + (row.error or 0.0)) / scale - 1 for row in rows if row.source == source]
-        )
-    return result
 
 
 def ranking(rows: Sequence[Row]) -> dict[str, Any]:

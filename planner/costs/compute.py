@@ -1,8 +1,7 @@
 """Seconds of one block, the embedding and the head for one microbatch on one rank, collectives excluded.
 
-Every kernel is priced by a roofline: the larger of its arithmetic and its memory traffic, plus a fixed time
-per kernel. Matrix products lose efficiency to partly filled tiles and waves. All functions take numbers or
-numpy arrays for the microbatch and the degrees.
+Kernels are priced by `planner.costs.roofline`; what the host takes to start them is counted beside. All
+functions take numbers or numpy arrays for the microbatch and the degrees.
 """
 
 from __future__ import annotations
@@ -12,25 +11,23 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from planner.costs.flops import Number
+from planner.costs.roofline import (
+    ELEMENT_BYTES,
+    KERNEL_SECONDS,
+    WEIGHT_GRADIENT_FACTOR,
+    bandwidth,
+    matmul_seconds,
+    peak_flops,
+    stream_seconds,
+)
 from planner.costs.software import Software
 from profiles.cluster import DeviceSpec, Precision
 from profiles.model import ModelSpec
 
-ELEMENT_BYTES: dict[Precision, int] = {"fp64": 8, "fp32": 4, "tf32": 4, "fp16": 2, "bf16": 2, "fp8": 2}
-
-# Output tiles a matrix-product library chooses from: rows, columns, fraction of the largest tile's rate.
-# Fitted to 183 products measured on an A100 (mean error 3 %, SimuMax@4dcaae5 configs/system/a100_pcie.json).
-TILES = ((256, 128, 1.0), (128, 128, 0.96), (128, 64, 0.74), (64, 64, 0.69))
-SPLITS = (1, 2, 4)  # a deep product may be split along k and summed
-PROLOGUE_DEPTH = 164  # filling and draining a tile in steps of k (132 alone, 164 with published runs)
-WEIGHT_GRADIENT_FACTOR = 1.05  # a product with both operands transposed, accumulating in fp32 (same fit)
-KERNEL_SECONDS = 2.06e-06  # shortest time of one kernel on the device (same fit, with published runs)
-RANDOM_BYTES = 3.6  # drawing one random number costs as much as this traffic
-HOST_JITTER = 0.068  # growth of the slowest host's time with the ranks that wait for each other
+RANDOM_BYTES = 3.46  # drawing one random number costs as much as this traffic
+HOST_JITTER = 0.065  # growth of the slowest host's time with the ranks that wait for each other
 SOFTMAX_GROUP = 4
-ALIGNED = 8  # elements; other widths cannot use the tensor cores' wide loads
-MISALIGNED_FACTOR = 1.75
-MISALIGNED_BATCH_FACTOR = 6.0  # of strided products, which then leave the tensor cores
+COLLECTIVE_LAUNCHES = 0.33  # what starting a collective takes the host, in kernels
 CHECKPOINT_LAUNCHES = 3.38  # saving and restoring random states around a recomputed block
 # Flash attention: tiles of 128 rows fill the multiprocessors only gradually (24 kernels in the same file).
 FLASH_ROWS = 128
@@ -106,53 +103,6 @@ def _by_mode(mode: Number, selective: Number, full: Number) -> Number:
     return np.where(mode == "full", full, np.where(mode == "selective", selective, 0.0))
 
 
-def peak_flops(device: DeviceSpec, precision: Precision) -> float:
-    """Dense peak of `device` in `precision`, or in the nearest precision that it has."""
-    for name in (precision, "bf16", "fp16", "tf32", "fp32", "fp64"):
-        if name in device.flops_per_second:
-            return float(device.flops_per_second[name])
-    return float(max(device.flops_per_second.values()))
-
-
-def matmul_seconds(
-    device: DeviceSpec, precision: Precision, *, m: Number, k: Number, n: Number, batch: Number = 1
-) -> Number:
-    """Seconds of `batch` products (m × k)·(k × n).
-
-    The library is assumed to choose the best of `TILES`. A tile's work is rounded up to whole tiles and
-    whole waves over the multiprocessors, and each tile pays `PROLOGUE_DEPTH` extra steps of k.
-    """
-    rate = peak_flops(device, precision) * device.gemm_efficiency
-    units = device.multiprocessors or 1
-    size = ELEMENT_BYTES[precision]
-    if device.multiprocessors is None:
-        arithmetic = 2.0 * batch * m * k * n / rate
-    else:
-        arithmetic = np.inf
-        for rows, columns, fraction in TILES:
-            tiles = batch * np.ceil(m / rows) * np.ceil(n / columns)
-            for split in SPLITS:
-                waves = np.ceil(split * tiles / units)
-                work = 2.0 * waves * units * rows * columns * (k / split + PROLOGUE_DEPTH)
-                merge = 8.0 * split * batch * m * n / bandwidth(device) if split > 1 else 0.0
-                arithmetic = np.minimum(arithmetic, work / (rate * fraction) + merge)
-    aligned = (np.mod(m, ALIGNED) == 0) & (np.mod(k, ALIGNED) == 0) & (np.mod(n, ALIGNED) == 0)
-    slower = np.where(np.asarray(batch) > 1, MISALIGNED_BATCH_FACTOR, MISALIGNED_FACTOR)
-    arithmetic = arithmetic * np.where(aligned, 1.0, slower)
-    traffic = size * batch * (m * k + k * n + m * n) / bandwidth(device)
-    return np.maximum(arithmetic, traffic) + KERNEL_SECONDS
-
-
-def bandwidth(device: DeviceSpec) -> float:
-    """Sustained bytes per second of a streaming kernel."""
-    return float(device.memory_bytes_per_second * device.memory_efficiency)
-
-
-def stream_seconds(device: DeviceSpec, traffic_bytes: Number, kernels: Number = 1) -> Number:
-    """Seconds of memory-bound kernels that move `traffic_bytes` in total."""
-    return traffic_bytes / bandwidth(device) + kernels * KERNEL_SECONDS
-
-
 def _linear(
     name: str, model: ModelSpec, device: DeviceSpec, part: Slice, *, k: Number, n: Number, accumulate: float
 ) -> Kernel:
@@ -206,10 +156,10 @@ def _attention(model: ModelSpec, device: DeviceSpec, software: Software, part: S
             ),
         )
     e = part.element_bytes
-    scores = heads * seq * seq
+    scores, extra = heads * seq * seq, software.score_traffic
     product = matmul_seconds(device, part.precision, m=seq, k=width, n=seq, batch=heads)
     values = matmul_seconds(device, part.precision, m=seq, k=seq, n=width, batch=heads)
-    mask = (2 * e + 1) * scores if software.dropout else 0.0
+    mask = (2 * e + 1) * extra * scores if software.dropout else 0.0
     random = RANDOM_BYTES * scores if software.dropout else 0.0
     # Megatron-LM's fused softmax needs whole groups of matrices; else it runs as separate fp32 kernels.
     unfused = np.where(np.mod(heads, SOFTMAX_GROUP) == 0, 0.0, 1.0)
@@ -224,8 +174,8 @@ def _attention(model: ModelSpec, device: DeviceSpec, software: Software, part: S
         _stream(
             "softmax",
             device,
-            (2 * e + unfused * 28) * scores,
-            (3 * e + unfused * 24) * scores,
+            (2 * e * extra + unfused * 28) * scores,
+            (3 * e * extra + unfused * 24) * scores,
             launches=1 + 4 * unfused,
             core=True,
         ),
@@ -294,7 +244,7 @@ def block_kernels(
 
 def block_times(model: ModelSpec, device: DeviceSpec, software: Software, part: Slice) -> ComponentTimes:
     """Seconds of one transformer block."""
-    return _times(device, software, part, block_kernels(model, device, software, part))
+    return _times(device, software, part, block_kernels(model, device, software, part), collectives=2)
 
 
 def embedding_times(model: ModelSpec, device: DeviceSpec, software: Software, part: Slice) -> ComponentTimes:
@@ -339,32 +289,41 @@ def head_times(model: ModelSpec, device: DeviceSpec, software: Software, part: S
                 launches=4,
             ),
         ),
+        wait=software.loss_seconds,
     )
 
 
 def _times(
-    device: DeviceSpec, software: Software, part: Slice, kernels: tuple[Kernel, ...]
+    device: DeviceSpec,
+    software: Software,
+    part: Slice,
+    kernels: tuple[Kernel, ...],
+    *,
+    collectives: int = 0,
+    wait: float = 0.0,
 ) -> ComponentTimes:
     """Sum the kernels, and what the host takes to start them.
 
     The host issues a forward from Python, a backward from the framework's own loop over twice the operations
     at half the time each. Ranks of a tensor-parallel group wait for the slowest host of the group.
+    `collectives` are those in each direction; `wait` is spent per microbatch with nothing queued.
     """
     host = device.launch_seconds * software.host_factor * (1 + HOST_JITTER * (np.sqrt(part.tp) - 1))
     count = sum(kernel.launches for kernel in kernels)
     again = _selective(software, kernels)
     gap = software.gap_seconds
-    forward = sum(kernel.forward for kernel in kernels) + gap * count
+    calls = collectives * COLLECTIVE_LAUNCHES * np.where(np.asarray(part.tp) > 1, 1.0, 0.0)
+    forward = wait + sum(kernel.forward for kernel in kernels) + gap * count
     return ComponentTimes(
         forward=forward,
         backward=sum(kernel.backward for kernel in kernels) + gap * count,
         weight_gradient=sum(kernel.weight_gradient for kernel in kernels),
         recompute_selective=sum(share * (k.forward + gap * k.launches) for k, share in again),
         recompute_full=forward,
-        host_forward=count * host,
-        host_backward=count * host,
+        host_forward=(count + calls) * host,
+        host_backward=(count + calls) * host,
         host_recompute_selective=sum(share * k.launches for k, share in again) * host,
-        host_recompute_full=(count + CHECKPOINT_LAUNCHES) * host,
+        host_recompute_full=(count + calls + CHECKPOINT_LAUNCHES) * host,
         kernels=kernels,
     )
 

@@ -14,8 +14,9 @@ from __future__ import annotations
 
 import numpy as np
 
-from planner.costs.compute import ELEMENT_BYTES, Slice
+from planner.costs.compute import Slice
 from planner.costs.flops import Number
+from planner.costs.roofline import ELEMENT_BYTES
 from planner.costs.software import Software
 from profiles.cluster import DeviceSpec, Precision
 from profiles.model import ModelSpec

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from planner.costs import memory, pipeline
-from planner.costs.compute import ELEMENT_BYTES, Slice, optimizer_seconds, peak_flops
+from planner.costs.compute import Slice, optimizer_seconds
 from planner.costs.flops import Number, block_flops, model_flops
 from planner.costs.interval import interval
 from planner.costs.pipeline import Pipeline
@@ -25,6 +25,7 @@ from planner.costs.rates import (
     sharded_seconds,
     stage_phases,
 )
+from planner.costs.roofline import ELEMENT_BYTES, peak_flops
 from planner.costs.software import MODERN, Software
 from planner.layout import Layout
 from planner.partition import spread
@@ -102,16 +103,15 @@ def assess(
     notes: list[str] = []
     table = _usable(model, costs, notes)
     cores = cores_per_rank(cluster, layout)
-    crowded = cores is not None
     if table is not None:
-        pieces = measured_pieces(model, cluster, layout, table, processor_seconds=crowded)
+        pieces = measured_pieces(model, cluster, layout, table, processor_seconds=cores is not None)
     else:
         pieces = analytic_pieces(model, cluster, layout, software)
     stages = _stages(model, layout, pieces)
     line = _pipeline(layout, pieces, stages, cores)
     if line.note:
         notes.append(line.note)
-    if crowded:
+    if cores is not None:
         notes.append(f"{layout.world_size} ranks share {_cores(cluster)} processors, which is priced")
     parameters = _parameters(model, layout, stages.layers, line.placement)
     time = _time(cluster, layout, software, table, stages=stages, line=line, parameters=parameters)

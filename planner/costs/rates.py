@@ -15,13 +15,16 @@ from planner.costs import communication, compute, measured
 from planner.costs.compute import ComponentTimes, Slice
 from planner.costs.flops import Number
 from planner.costs.memory import reduced_element_bytes
+from planner.costs.roofline import ELEMENT_BYTES
 from planner.costs.software import Software
 from planner.layout import Layout, Overlap
 from profiles.cluster import ClusterSpec, Precision
 from profiles.costs import Collective, CostTable
 from profiles.model import ModelSpec
 
-HOST_BLEND = 3.38
+# How a rank alone and ranks that join in collectives take turns with their hosts; see `_starved`.
+HOST_BLEND = 2.89
+GROUP_BLEND = 2.1
 # All-reduces of one block and direction. With sequence parallelism each becomes a reduce-scatter and an
 # all-gather of the same volume; the backward's third gather runs beside the input gradient (Korthikanti et
 # al. 2022, arXiv 2205.05198, §4.2.2).
@@ -85,6 +88,7 @@ class Pieces:
     hop_seconds: Number
     hop_latency: Number
     origin: dict[str, str]
+    blend: Number = HOST_BLEND
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -131,8 +135,8 @@ def stage_phases(pieces: Pieces, layers: Number, *, first: Number, last: Number,
     )
     forward = total(block.forward, embedding.forward, head.forward)
     return Phases(
-        forward=forward + _starved(forward + tp_forward, host_forward),
-        backward=backward + _starved(backward + again + tp_backward, host_backward),
+        forward=forward + _starved(forward + tp_forward, host_forward, pieces.blend),
+        backward=backward + _starved(backward + again + tp_backward, host_backward, pieces.blend),
         recompute=again,
         weight_gradient=total(block.weight_gradient, embedding.weight_gradient, head.weight_gradient),
         tp_forward=tp_forward,
@@ -140,13 +144,14 @@ def stage_phases(pieces: Pieces, layers: Number, *, first: Number, last: Number,
     )
 
 
-def _starved(device: Number, host: Number) -> Number:
+def _starved(device: Number, host: Number, blend: Number) -> Number:
     """Seconds the device waits for the host.
 
     Where one is far ahead the phase lasts as long as the slower; where both are alike they take turns in
-    waiting, since a layer mixes short kernels with long ones.
+    waiting, since a layer mixes short kernels with long ones. The smaller `blend`, the more they wait; at 1
+    every kernel is started after the one before it has ended.
     """
-    return (device**HOST_BLEND + host**HOST_BLEND) ** (1 / HOST_BLEND) - device
+    return (device**blend + host**blend) ** (1 / blend) - device
 
 
 def analytic_pieces(model: ModelSpec, cluster: ClusterSpec, layout: Degrees, software: Software) -> Pieces:
@@ -168,6 +173,7 @@ def analytic_pieces(model: ModelSpec, cluster: ClusterSpec, layout: Degrees, sof
     # Each rank sends its share; without sequence parallelism the receivers gather the whole again.
     hop = _plain(communication.send_seconds(hop_route, message / layout.tp))
     hop = hop + _plain(np.where((hop_route.ranks > 1) & (part.outer_tp < layout.tp), gather, 0.0))
+    hop = hop + _plain(np.where(hop_route.ranks > 1, software.hop_seconds, 0.0))
     latency = _plain(np.where(hop_route.ranks > 1, hop_route.outer_hop_seconds, 0.0))
     return Pieces(
         block=compute.block_times(model, device, software, part),
@@ -184,6 +190,7 @@ def analytic_pieces(model: ModelSpec, cluster: ClusterSpec, layout: Degrees, sof
             "compute": f"roofline on {device.name}",
             "communication": f"latency and bandwidth of {', '.join(link.name for link in cluster.links)}",
         },
+        blend=1.0 if software.synchronous else np.where(np.asarray(layout.tp) > 1, GROUP_BLEND, HOST_BLEND),
     )
 
 
@@ -208,7 +215,7 @@ def measured_pieces(
             processor_seconds=processor_seconds,
         )
 
-    size = compute.ELEMENT_BYTES[layout.precision]
+    size = ELEMENT_BYTES[layout.precision]
     message = size * layout.microbatch * model.seq_len * model.hidden
     if layout.sequence_parallel:  # each half of a block and direction gathers once and scatters once
         reduce = _collective(costs, cluster, layout, "reduce_scatter", axis="tp", message=message)
@@ -273,7 +280,7 @@ def reduction_seconds(
         assert isinstance(layout, Layout)
         return _collective(costs, cluster, layout, "all_reduce", axis="dp", message=gradients)
     route = communication.path(cluster, layout.dp, layout.stride("dp"))
-    weights = compute.ELEMENT_BYTES[layout.precision] * parameters
+    weights = ELEMENT_BYTES[layout.precision] * parameters
     reduced = communication.all_reduce_seconds(route, gradients)
     sharded = communication.all_gather_seconds(route, gradients) + communication.all_gather_seconds(
         route, weights
@@ -311,9 +318,7 @@ def sharded_seconds(
     route = communication.path(cluster, layout.dp, layout.stride("dp"))
     if software.single_rail:
         route = replace(route, bytes_per_second=route.bytes_per_second / route.inner_ranks)
-    weights = communication.all_gather_seconds(
-        route, compute.ELEMENT_BYTES[layout.precision] * parameters, blocks
-    )
+    weights = communication.all_gather_seconds(route, ELEMENT_BYTES[layout.precision] * parameters, blocks)
     gradients = communication.all_gather_seconds(route, software.scatter_bytes * parameters, blocks)
     zero = np.asarray(layout.zero)
     forward = np.where(zero >= 3, weights, 0.0)

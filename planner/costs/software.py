@@ -7,7 +7,7 @@ prediction may differ between two runs of the same layout on the same devices.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -24,6 +24,10 @@ class Software:
             attention's output; null: it repeats the attention core and nothing else.
         host_factor: host time per kernel relative to `DeviceSpec.launch_seconds` (Python, autograd).
         gap_seconds: how long the device idles between two kernels of a layer.
+        loss_seconds: how long it idles per microbatch while the host fetches a batch and reads the loss.
+        hop_seconds: how long it idles to start sending to, or receiving from, another stage.
+        synchronous: the host starts a kernel only once the one before has ended.
+        score_traffic: memory traffic of softmax and dropout on stored scores relative to fused kernels.
         scatter_bytes: size of one gradient element in the per-microbatch scatter of ZeRO-2 and 3.
         zero_group: over how many ranks ZeRO-1 shards; null: all of dp.
         single_rail: gathers parameter by parameter and so reaches one port's bandwidth.
@@ -45,6 +49,10 @@ class Software:
     zero_group: int | None = None
     host_factor: float = 6.0
     gap_seconds: float = 5e-6
+    loss_seconds: float = 0.0
+    hop_seconds: float = 0.0
+    synchronous: bool = False
+    score_traffic: float = 1.0
     scatter_bytes: int = 2
     single_rail: bool = False
     logit_bytes: int = 4
@@ -85,13 +93,25 @@ SHARDED = Software(
 )
 MATERIALISED = Software(
     name="materialised",
-    loss_bytes=47.7,
+    loss_bytes=35.5,
+    loss_seconds=3e-4,
+    hop_seconds=3e-5,
     accumulate_bytes=6.0,
     flash_attention=False,
     gradient_bytes=2,
     reduce_bytes=2,
     dropout=True,
-    host_factor=11.6,
+    host_factor=10.5,
     gap_seconds=1.91e-06,
-    source="2021 to mid-2022 (Megatron-LM, DeepSpeed): attention scores materialised, fused softmax, dropout",
+    source="2021 to mid-2022 (Megatron-LM): attention scores materialised, fused softmax, dropout",
+)
+DEEPSPEED = replace(
+    MATERIALISED,
+    name="deepspeed",
+    loss_bytes=45.9,
+    loss_seconds=1.3e-3,
+    elementwise_traffic=1.7,
+    score_traffic=1.72,
+    host_factor=17.0,
+    source="Megatron-DeepSpeed, 2021 to 2022: as materialised, fewer fused kernels, an engine above",
 )

@@ -4,49 +4,14 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
-from planner.costs.compute import (
-    Slice,
-    bandwidth,
-    block_times,
-    head_times,
-    matmul_seconds,
-    optimizer_seconds,
-    peak_flops,
-)
+from planner.costs.compute import Slice, block_times, embedding_times, head_times, optimizer_seconds
+from planner.costs.roofline import bandwidth
 from planner.costs.software import MATERIALISED, MODERN
 from profiles.model import ModelSpec
 from profiles.presets import device_preset
 
 A100 = device_preset("a100-sxm4-80gb")
-SIZES = st.integers(1, 40).map(lambda n: 64 * n)
-
-
-@given(m=SIZES, k=SIZES, n=SIZES)
-def test_a_product_is_bounded_by_arithmetic_and_by_memory(m: int, k: int, n: int) -> None:
-    seconds = matmul_seconds(A100, "bf16", m=m, k=k, n=n)
-    assert seconds >= 2 * m * k * n / (peak_flops(A100, "bf16") * A100.gemm_efficiency)
-    assert seconds >= 2 * (m * k + k * n + m * n) / bandwidth(A100)
-
-
-def test_a_partly_filled_wave_costs_a_whole_one() -> None:
-    full = matmul_seconds(A100, "bf16", m=256 * 108, k=8192, n=128)
-    spill = matmul_seconds(A100, "bf16", m=256 * 109, k=8192, n=128)
-    assert spill > 1.15 * full  # 1 % more work
-
-
-def test_large_products_are_as_fast_as_measured() -> None:
-    """4096 and 8192 square on an A100 SXM: 260 and 290 TFLOP/s at best, 245 sustained beside other work."""
-    rate = 2 * 8192**3 / matmul_seconds(A100, "bf16", m=8192, k=8192, n=8192)
-    assert 200e12 < rate < 290e12
-
-
-def test_a_width_that_tensor_cores_cannot_load_is_slower() -> None:
-    even = matmul_seconds(A100, "bf16", m=2048, k=1024, n=50304)
-    odd = matmul_seconds(A100, "bf16", m=2048, k=1024, n=50257)
-    assert odd > 1.5 * even
 
 
 def test_flash_attention_beats_stored_scores_and_more_so_on_long_sequences(gpt: ModelSpec) -> None:
@@ -88,3 +53,40 @@ def test_the_head_is_split_over_tp(gpt: ModelSpec) -> None:
 def test_the_optimizer_moves_every_state_once() -> None:
     seconds = optimizer_seconds(A100, 1e9, 4, 2)
     assert seconds == pytest.approx(1e9 * (8 + 24 + 2) / bandwidth(A100), rel=1e-3)
+
+
+def test_starting_collectives_keeps_the_host_busy_and_alone_it_starts_none(gpt: ModelSpec) -> None:
+    """Two ranks have half a rank's work each but the same kernels to start, and the collectives besides."""
+    one = block_times(gpt, A100, MATERIALISED, Slice(microbatch=4, tp=1))
+    two = block_times(gpt, A100, MATERIALISED, Slice(microbatch=4, tp=2))
+    assert two.forward < one.forward
+    assert two.host_forward > 1.02 * one.host_forward
+    assert two.host_recompute_full > two.host_forward
+
+
+def test_what_the_host_reads_every_microbatch_is_waited_for_once_a_microbatch(gpt: ModelSpec) -> None:
+    slow, none = replace(MATERIALISED, loss_seconds=0.5), replace(MATERIALISED, loss_seconds=0.0)
+    for times, wait in ((embedding_times, 0.0), (head_times, 0.5)):
+        for microbatch in (1, 8):
+            part = Slice(microbatch=microbatch)
+            longer = times(gpt, A100, slow, part).forward - times(gpt, A100, none, part).forward
+            assert longer == pytest.approx(wait)
+    assert block_times(gpt, A100, slow, Slice(microbatch=1)) == block_times(
+        gpt, A100, none, Slice(microbatch=1)
+    )
+
+
+def test_traffic_of_stored_scores_counts_with_their_number(gpt: ModelSpec) -> None:
+    """Four times the scores at twice the sequence: what they add must be quadratic in the sequence."""
+    busy = replace(MATERIALISED, score_traffic=MATERIALISED.score_traffic + 1)
+    added = []
+    for length in (1024, 2048):
+        model = gpt.model_copy(update={"seq_len": length})
+        part = Slice(microbatch=4, tp=8)
+        added.append(
+            float(
+                block_times(model, A100, busy, part).forward
+                - block_times(model, A100, MATERIALISED, part).forward
+            )
+        )
+    assert added[1] == pytest.approx(4 * added[0])
