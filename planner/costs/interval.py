@@ -41,10 +41,10 @@ RESIDUALS: dict[str, Interval] = {
         low=0.97, high=1.18, runs=86, source="published runs, flash, several nodes"
     ),
     "materialised, one node": Interval(
-        low=0.90, high=1.09, runs=758, source="published runs, materialised, one node"
+        low=0.93, high=1.08, runs=758, source="published runs, materialised, one node"
     ),
     "materialised, several nodes": Interval(
-        low=0.98, high=1.37, runs=165, source="published runs, materialised, several nodes"
+        low=0.92, high=1.17, runs=165, source="published runs, materialised, several nodes"
     ),
 }
 
