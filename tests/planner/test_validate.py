@@ -6,8 +6,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from planner.validate import compare, model_class, predict, validate_records
-from planner.validate_records import Case, Unpriced, cases_from, read_cases
+from planner.validate import Row, compare, model_class, predict, validate_records
+from planner.validate_case import Case, Unpriced
+from planner.validate_records import cases_from, read_cases
 from planner.validate_summary import kendall_tau, statistics, summarise
 from profiles.documents import dump_yaml
 
@@ -162,6 +163,24 @@ def test_the_summary_has_every_group(tmp_path: Path) -> None:
     assert summary["memory"]["count"] == 3
     assert summary["ranking"]["a"]["contests"] == 1
     assert sum(summary["skipped"].values()) == 2
+
+
+def test_rows_that_resist_are_named_and_left_out_sources_are_summed_up() -> None:
+    def row(name: str, error: float) -> Row:
+        return Row(
+            id=name, source="a", measured_step_seconds=1.0, predicted_step_seconds=1 + error, error=error
+        )
+
+    summary = summarise(
+        [row("near", 0.1), row("slow", -0.3), row("quick", 0.26)], {"a": [0.1, -0.3], "b": [0.2]}
+    )
+    assert summary["resisting"] == {"slow": -0.3, "quick": 0.26}
+    left_out = summary["leave_one_source_out"]
+    assert left_out["count"] == 3
+    assert left_out["mean"] == pytest.approx(0.2)
+    assert left_out["mean_of_sources"] == pytest.approx(0.2)
+    assert left_out["by_source"]["a"]["bias"] == pytest.approx(-0.1)
+    assert summarise([row("near", 0.1)])["leave_one_source_out"] == {}
 
 
 def test_sizes_have_names() -> None:
