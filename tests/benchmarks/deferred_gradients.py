@@ -7,8 +7,9 @@ fp32), forward and backward of one microbatch. The four ways alternate within ea
 the median over rounds of each way's processor time, and the median over rounds of the differences from the
 whole backward of the same model, with quartiles, and the difference of the least times, which a busy machine
 disturbs less. A cell is one microbatch on one stage. `torch split` runs the input and weight halves that
-torch's zero-bubble schedules run, on the same blocks in plain modules. As in training, the process keeps the memory it frees (`--give-back`: it does not, and faults the pages of
-what was put aside in again in every cell).
+torch's zero-bubble schedules run, on the same blocks in plain modules. As in training, the process keeps the
+memory it frees; with `--give-back` it does not, and faults the pages of what was put aside in again in every
+cell.
 """
 
 from __future__ import annotations
