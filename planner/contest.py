@@ -23,6 +23,7 @@ OVERHEAD = 500  # of one price, in simulated actions
 LOOKED_AT = 100  # likewise, of a layout that is not simulated after all
 MIXED_BOUND = 60  # likewise, of a bound with recomputation chosen per stage
 PROOF = 2.0  # how often the effort may be spent on proving the fastest
+DEAR = 3.0  # of the effort, what one price may take
 FEW = 5  # rows without which a table is too short to stop at that,
 SHORT_TABLE = 4.0  # and how many times as much is spent then
 
@@ -47,6 +48,7 @@ class Contest:
     def run(self) -> None:
         """Price until nothing to come can be faster than the fastest, nor belong into the table."""
         seen: set[Layout] = set()
+        postponed: list[Layout] = []
         too_dear, charged = float("inf"), 0
         for candidate in self.frontier:
             self.spent += LOOKED_AT
@@ -58,16 +60,26 @@ class Contest:
                     self.frontier.infeasible["memory"] += 1
                 elif layout not in seen:
                     seen.add(layout)
-                    if self.ranked and self.spent + actions(layout) > self._patience:
+                    if self._too_dear(layout):
                         too_dear = min(too_dear, candidate.bound_seconds)
+                        postponed.append(layout)
                     else:
                         self._price(layout)
             self.frontier.limit = self._limit()
             exhausted = self.ranked and self.spent > self._patience
             if exhausted or self.frontier.least_bound >= self.frontier.limit:
                 break
+        while postponed and not self.ranked:
+            self._price(postponed.pop(0))
         if self.ranked:
             self.gap = max(0.0, 1.0 - min(too_dear, self.frontier.least_bound) / self.fastest)
+
+    def _too_dear(self, layout: Layout) -> bool:
+        """Whether simulating a layout would leave no time for others."""
+        if not self.ranked and self.spent > self._patience:
+            return False
+        cost = actions(layout)
+        return cost > DEAR * self.effort or self.spent + cost > self._patience
 
     @property
     def _patience(self) -> float:

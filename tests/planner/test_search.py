@@ -12,7 +12,7 @@ from planner.frontier import Candidate, Frontier
 from planner.layout import Layout
 from planner.pins import Pins
 from planner.rank_bounds import Pricing
-from planner.ranking import TIE
+from planner.ranking import TIE, row_key
 from planner.search import search
 from planner.space import Space, build_space
 from planner.targets import ANY, MEGATRON, find_target
@@ -187,3 +187,28 @@ def test_search_is_deterministic() -> None:
     )
     assert [p.layout for p in once.plans] == [p.layout for p in again.plans]
     assert find_target("cuboid").name == "cuboid"
+
+
+@pytest.mark.parametrize("effort", [1, 300, 3000])
+def test_a_search_cut_short_says_how_far_it_may_be_off(
+    small_model: ModelSpec, two_nodes: ClusterSpec, effort: int
+) -> None:
+    pins = {"microbatch": 1, "dp": 1}
+    whole = search(small_model, two_nodes, devices=4, global_batch=8, pins=pins, effort=10**9)
+    short = search(small_model, two_nodes, devices=4, global_batch=8, pins=pins, effort=effort)
+    fastest, found = (
+        min(plan.estimate.step_seconds for plan in (*result.plans, *result.others))
+        for result in (whole, short)
+    )
+    assert whole.gap == 0.0
+    assert found * (1 - short.gap) <= fastest <= found
+
+
+def test_layouts_that_gain_nothing_by_another_schedule_share_a_row() -> None:
+    found = search(model_preset("gpt3-22b"), cluster_preset("selene"), devices=16, global_batch=32)
+    keys = [row_key(plan.layout) for plan in found.plans]
+    for number, plan in enumerate(found.plans):
+        for other in plan.alike:
+            assert row_key(other.layout) == keys[number]
+            assert other.estimate.step_seconds * (1 + TIE) >= plan.estimate.step_seconds
+    assert any(plan.alike for plan in found.plans)
