@@ -16,6 +16,8 @@ from typing import NamedTuple
 from planner.schedules.action import Kind
 from planner.schedules.timeline import Timeline
 
+_ROUNDING = 1e-9  # of a step
+
 
 class Cell(NamedTuple):
     """One interval of a rank's timeline, in seconds from the start of the step."""
@@ -84,7 +86,8 @@ class StepTimeline:
             busy = sum(cell.end - cell.ready for cell in row)
             wait = sum(cell.ready - cell.start for cell in row)
             step = self.steps_of[rank][1] if self.steps_of else self.seconds
-            shares.append(RankShare(rank, busy, wait, step - busy - wait, step))
+            idle = step - busy - wait
+            shares.append(RankShare(rank, busy, wait, idle if abs(idle) > _ROUNDING * step else 0.0, step))
         return tuple(shares)
 
 
