@@ -33,9 +33,7 @@ class Record(BaseModel):
     """Base of everything read from or written to a file: frozen, strict, no unknown keys."""
 
     # Validators are built when first needed: a command uses a few of all records.
-    model_config = ConfigDict(
-        frozen=True, extra="forbid", strict=True, allow_inf_nan=False, defer_build=True
-    )
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False, defer_build=True)
 
 
 class _Loader(yaml.CSafeLoader if yaml.__with_libyaml__ else yaml.SafeLoader):  # type: ignore[misc]
