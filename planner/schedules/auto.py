@@ -11,9 +11,8 @@ when the cycle equals the work of the busiest rank: nothing can be shorter.
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from functools import partial
 
 from planner.schedules.action import Action, Kind, Schedule, loop_placement, v_placement
 from planner.schedules.family import Family, ScheduleError
@@ -27,10 +26,9 @@ from planner.schedules.times import StageTimes
 from profiles.errors import InfeasibleError
 
 TimesOf = Callable[[Sequence[int]], StageTimes]
-Candidate = Callable[[], Schedule | None]
 
 _LARGE = 40_000  # actions above which candidates are compared on fewer microbatches
-_FINALISTS, _CLOSE = 2, 1.002  # how many of them are then compared in full, if within this of the best
+_FAR = 1.12  # a family that is so much longer than the best is not worth filling its gaps
 _SEARCHES, _STARTS, _MOST_TRIES = 12, 4, 4000
 EFFORT = 400_000  # actions simulated while improving, about a second
 
@@ -93,8 +91,10 @@ def auto(problem: Problem, *, effort: int = EFFORT) -> Schedule:
     bound = problem.bound() * (1 + 1e-9)
     starts = _best(problem, bound)
     tries = min(_MOST_TRIES, effort // (_SEARCHES * sum(map(len, starts[0].actions))))
+    if not tries:
+        return replace(starts[0], name="auto")
     found = starts[:1]
-    for seed in range(_SEARCHES if tries else 0):
+    for seed in range(_SEARCHES):
         start = starts[seed % len(starts)]
         found.append(
             improve(
@@ -113,28 +113,39 @@ def auto(problem: Problem, *, effort: int = EFFORT) -> Schedule:
 def _best(problem: Problem, bound: float) -> list[Schedule]:
     """Return the best candidates; for large problems of those that are best with fewer microbatches."""
     if 3 * problem.ranks * problem.microbatches * (problem.chunks or 1) <= _LARGE:
-        return _ranked(problem, _candidates(problem, thorough=True), bound)
-    small = replace(problem, microbatches=min(problem.microbatches, 2 * problem.ranks))
-    small_bound = small.bound() * (1 + 1e-9)
-    ranked = []
-    for index, candidate in enumerate(_candidates(small, thorough=False)):
-        score = _score(small, candidate())
-        if score is not None:
-            ranked.append((score, index))
-            if score[0] <= small_bound:
-                break
-    ranked.sort()
-    close = ranked[0][0][0] * _CLOSE
-    chosen = {index for score, index in ranked[:_FINALISTS] if score[0] <= close}
-    finalists = [c for index, c in enumerate(_candidates(problem, thorough=False)) if index in chosen]
-    return _ranked(problem, iter(finalists), bound)
+        return _ranked(problem, _makers(problem, thorough=True), bound)
+    finalists = _finalists(replace(problem, microbatches=min(problem.microbatches, 3 * problem.ranks // 2)))
+    return _ranked(problem, finalists, bound)
 
 
-def _ranked(problem: Problem, candidates: Iterator[Candidate], bound: float) -> list[Schedule]:
+def _finalists(small: Problem) -> list[Maker]:
+    """Return what is best for `small`, and the best named family, which the result must not lose to."""
+    bound = small.bound() * (1 + 1e-9)
+    scored: list[tuple[tuple[float, float, float], int, Maker]] = []
+    named: dict[Family, float] = {}
+    best = float("inf")
+    for index, maker in enumerate(_makers(small, thorough=False)):
+        if isinstance(maker, Refilled) and named.get(maker.family, float("inf")) > _FAR * best:
+            continue
+        score = _score(small, maker(small))
+        if score is None:
+            continue
+        scored.append((score, index, maker))
+        best = min(best, score[0])
+        if isinstance(maker, Named):
+            named[maker.family] = score[0]
+        if score[0] <= bound:
+            break
+    ranked = [maker for _, _, maker in sorted(scored, key=lambda entry: entry[:2])]
+    published = [maker for maker in ranked if isinstance(maker, Named)]
+    return [ranked[0]] if ranked[0] in published else [ranked[0], *published[:1]]
+
+
+def _ranked(problem: Problem, makers: Iterable[Maker], bound: float) -> list[Schedule]:
     """Return the best candidates, best first; only the first that reaches `bound`, if one does."""
     scored: list[tuple[tuple[float, float, float], int, Schedule]] = []
-    for index, candidate in enumerate(candidates):
-        schedule = candidate()
+    for index, maker in enumerate(makers):
+        schedule = maker(problem)
         score = _score(problem, schedule)
         if score is None or schedule is None:
             continue
@@ -160,17 +171,14 @@ def _score(problem: Problem, schedule: Schedule | None) -> tuple[float, float, f
     return score_of(simulate(schedule, problem.times_of(schedule.placement)))
 
 
-def _candidates(problem: Problem, *, thorough: bool) -> Iterator[Candidate]:
-    """Yield functions that build one candidate each; cheap and promising ones first."""
+def _makers(problem: Problem, *, thorough: bool) -> Iterator[Maker]:
+    """Yield what makes one candidate each; cheap and promising ones first."""
     families = [family for family in NAMED if family.flush]
-    for family in families:
-        yield partial(_named, problem, family)
-    for family in families:
-        if family.split:
-            yield partial(_refilled, problem, family)
+    yield from map(Named, families)
+    yield from (Refilled(family) for family in families if family.split)
     for placement in problem.placements():
         for policy in _policies(problem) if thorough else _FEW_POLICIES:
-            yield partial(_generated, problem, placement, policy)
+            yield Generated(placement, policy)
 
 
 _FEW_POLICIES = (Policy(), Policy(patience=0.5))
@@ -185,53 +193,76 @@ def _policies(problem: Problem) -> Iterator[Policy]:
         yield Policy(noise=0.5 if seed % 2 else 0.15, seed=seed, patience=(0.0, 0.5)[seed % 4 // 2])
 
 
-def _generated(problem: Problem, placement: tuple[int, ...], policy: Policy) -> Schedule:
-    chunks = len(placement) // problem.ranks
-    return generate(
-        name="auto",
-        microbatches=problem.microbatches,
-        placement=placement,
-        times=problem.times_of(placement),
-        limits=problem.limits(chunks),
-        policy=policy,
-    )
+@dataclass(frozen=True)
+class Named:
+    """A named family as published."""
+
+    family: Family
+
+    def __call__(self, problem: Problem) -> Schedule | None:
+        """Return its schedule for `problem`, if it has one."""
+        try:
+            return build_family(
+                self.family, ranks=problem.ranks, microbatches=problem.microbatches, chunks=problem.chunks
+            )
+        except ScheduleError:
+            return None  # not with these chunks
 
 
-def _named(problem: Problem, family: Family) -> Schedule | None:
-    try:
-        return build_family(
-            family, ranks=problem.ranks, microbatches=problem.microbatches, chunks=problem.chunks
-        )
-    except ScheduleError:
-        return None  # not with these chunks
+@dataclass(frozen=True)
+class Refilled:
+    """A family's order of F and I, with each W where these durations leave a gap."""
 
+    family: Family
 
-def _refilled(problem: Problem, family: Family) -> Schedule | None:
-    """Return the family's order of F and I, with each W where these durations leave a gap."""
-    schedule = _named(problem, family)
-    if schedule is None:
-        return None
-    orders = [
-        [
-            action._replace(kind=Kind.F if action.kind == Kind.F else Kind.I)
-            for action in row
-            if action.kind != Kind.W
+    def __call__(self, problem: Problem) -> Schedule | None:
+        """Return its schedule for `problem`, if it has one."""
+        schedule = Named(self.family)(problem)
+        if schedule is None:
+            return None
+        orders = [
+            [
+                action._replace(kind=Kind.F if action.kind == Kind.F else Kind.I)
+                for action in row
+                if action.kind != Kind.W
+            ]
+            for row in schedule.actions
         ]
-        for row in schedule.actions
-    ]
-    limits = problem.limits(schedule.chunks)
-    if problem.memory_limit is None:
-        limits = peak_stage_activations(schedule)
-    elif any(_least(order) > limit for order, limit in zip(orders, limits, strict=True)):
-        return None  # too much in flight wherever the W go
-    return fill_weights(
-        orders,
-        name="auto",
-        microbatches=problem.microbatches,
-        placement=schedule.placement,
-        times=problem.times_of(schedule.placement),
-        limits=limits,
-    )
+        limits = problem.limits(schedule.chunks)
+        if problem.memory_limit is None:
+            limits = peak_stage_activations(schedule)
+        elif any(_least(order) > limit for order, limit in zip(orders, limits, strict=True)):
+            return None  # too much in flight wherever the W go
+        return fill_weights(
+            orders,
+            name="auto",
+            microbatches=problem.microbatches,
+            placement=schedule.placement,
+            times=problem.times_of(schedule.placement),
+            limits=limits,
+        )
+
+
+@dataclass(frozen=True)
+class Generated:
+    """A schedule grown action by action under one policy."""
+
+    placement: tuple[int, ...]
+    policy: Policy
+
+    def __call__(self, problem: Problem) -> Schedule:
+        """Return its schedule for `problem`."""
+        return generate(
+            name="auto",
+            microbatches=problem.microbatches,
+            placement=self.placement,
+            times=problem.times_of(self.placement),
+            limits=problem.limits(len(self.placement) // problem.ranks),
+            policy=self.policy,
+        )
+
+
+Maker = Named | Refilled | Generated
 
 
 def _least(order: Sequence[Action]) -> int:
