@@ -123,13 +123,13 @@ def refuse_busy(run: RunDirectory) -> None:
     Raises:
         ConfigError: naming the job, or the processes on this machine.
     """
-    if local_processes(run):
-        raise ConfigError(f"{run.path}: runs on this machine; cuboid cancel {run.path} first")
     for job in submitted_jobs(run):
         with suppress(DependencyError):  # without SLURM here nobody can tell
             info = job_info(job)
             if info and phase_of(info.state)[0] in {"waiting", "running", "ending"}:
                 raise ConfigError(f"{run.path}: job {job} of it is not over; cuboid cancel {run.path} first")
+    if local_processes(run):
+        raise ConfigError(f"{run.path}: runs on this machine; cuboid cancel {run.path} first")
 
 
 def local_processes(run: RunDirectory) -> list[psutil.Process]:
