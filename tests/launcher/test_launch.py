@@ -56,6 +56,8 @@ def ranks_of(run: Path) -> list[psutil.Process]:
 @pytest.fixture
 def started(folder: Path) -> Iterator[subprocess.Popen[str]]:
     """A run of many steps that has done its third."""
+    # In the background of a shell SIGINT is ignored, and what is ignored is inherited.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     process = subprocess.Popen(
         [
             *CUBOID,
