@@ -15,6 +15,7 @@ from planner.plan import RankMemory
 from planner.schedules import LoweredSchedule, StepTimeline
 from profiles.corpus import Tokens
 from profiles.documents import plain, write_text
+from runtime.allocator import give_back_unused
 from runtime.asynchronous import AsynchronousTrainer
 from runtime.checkpoint import Checkpointer
 from runtime.events import append_event
@@ -30,6 +31,7 @@ from runtime.trainer import Advancing, StepResult, Trainer
 
 Own = TypeVar("Own")
 
+TRIM_STEPS = 20
 TRACED_STEP = 5  # counted from the first step after a start: by then everything is allocated
 
 
@@ -91,6 +93,8 @@ class Session:
             results = self._advance(step, signals)
             before, result = step, results[-1]
             step = result.step
+            if self._mesh.device.type == "cpu" and step // TRIM_STEPS > before // TRIM_STEPS:
+                give_back_unused()
             if before < traced <= step:
                 self._trace(results)
             every, last = job.checkpoint.every_steps, step == job.steps

@@ -11,7 +11,7 @@ import pytest
 ROUNDS, BLOCKS, BYTES = 6, 100, 1_000_000
 PROGRAM = f"""
 import resource, sys
-from runtime.allocator import keep_freed_memory
+from runtime.allocator import give_back_unused, keep_freed_memory
 
 if sys.argv[1] == "keep":
     assert keep_freed_memory()
@@ -20,12 +20,14 @@ for step in range(2 * {ROUNDS}):
         before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
     blocks = [b"x" * ({BYTES} + i) for i in range({BLOCKS})]
     del blocks
+    if sys.argv[2:] == ["give back"]:
+        give_back_unused()
 print(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
 """
 
 
-def faults(how: str) -> int:
-    words = [sys.executable, "-c", PROGRAM, how]
+def faults(*how: str) -> int:
+    words = [sys.executable, "-c", PROGRAM, *how]
     return int(subprocess.run(words, capture_output=True, text=True, check=True).stdout)
 
 
@@ -34,3 +36,4 @@ def test_what_was_freed_is_used_again_without_page_faults():
     pages = BLOCKS * BYTES // resource.getpagesize()
     assert faults("plain") > ROUNDS * pages / 2  # given back to the kernel in every round
     assert faults("keep") < pages / 2
+    assert faults("keep", "give back") > ROUNDS * pages / 2
