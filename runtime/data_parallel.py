@@ -116,9 +116,10 @@ class _StageBuckets:
 
     def start(self) -> None:
         """Send what is left."""
-        self._usual = Counter(self._seen) if self._watching and self._usual is None else self._usual
         if not self._watching:
             self._sent = 0
+        elif self._usual is None:
+            self._usual = Counter(self._seen)
         self._watching = False
         self._send(len(self.buckets))
 

@@ -104,7 +104,7 @@ def run_emulated(schedule: Schedule, request: EmulationRequest) -> list[Run]:
     data = StepData(tokens=tokens, targets=tokens, valid_tokens=1)
     runs = []
     for step in range(WARM_RUNS + request.repeats):
-        recorder.begin_step(step + 1)
+        recorder.begin_step(step)
         barrier(mesh)
         device.start()
         executor.step(data)

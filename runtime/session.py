@@ -31,7 +31,7 @@ from runtime.trainer import Advancing, StepResult, Trainer
 
 Own = TypeVar("Own")
 
-TRIM_STEPS = 20
+TRIM_STEPS = 20  # between two returns of unused memory on a CPU
 TRACED_STEP = 5  # counted from the first step after a start: by then everything is allocated
 
 

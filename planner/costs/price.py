@@ -274,8 +274,8 @@ def _time(
         if line.weight_versions:
             seconds *= line.updates  # an update waits for its own sum
         elif layout.overlap.dp:
-            # What is summed last: the first block's gradients; measured costs are of our own runtime, which
-            # sums a whole stage once its last backward has ended.
+            # What is summed last: the first block's gradients. With measured costs a whole stage is counted:
+            # where ranks share cores, sums beside the last backward hide nothing.
             parts_of_rank = blocks if costs is None else layout.chunks
             late = seconds / parts_of_rank
             seconds = late + float(beside(backward * (1 - 1 / parts_of_rank), seconds - late))
