@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from functools import lru_cache
+from functools import cached_property, lru_cache
 
 import numpy as np
 
@@ -42,6 +42,14 @@ class Pipeline:
     note: str = ""
     weight_versions: tuple[int, ...] = ()  # per rank, of asynchronous ones
     updates: int = 1  # optimizer steps in a step
+
+    @cached_property
+    def stages_of_ranks(self) -> tuple[tuple[int, ...], ...]:
+        """The stages of every rank, ascending."""
+        own: list[list[int]] = [[] for _ in self.ends]
+        for stage, rank in enumerate(self.placement):
+            own[rank].append(stage)
+        return tuple(tuple(stages) for stages in own)
 
 
 def closed_seconds(

@@ -6,6 +6,7 @@ step = pipeline of microbatches (simulated) + gradient reduction that nothing hi
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cache
 
 import numpy as np
 
@@ -265,12 +266,12 @@ def _time(
     parameters: tuple[float, ...],
 ) -> TimeBreakdown:
     exposed, updates = [], []
-    for rank, end in enumerate(line.ends):
-        own = [stage for stage, owner in enumerate(line.placement) if owner == rank]
+    reduction = cache(lambda held: float(reduction_seconds(cluster, layout, software, held, costs)))
+    for rank, (end, own) in enumerate(zip(line.ends, line.stages_of_ranks, strict=True)):
         blocks = max(1, sum(stages.layers[s] for s in own))
         forward = sum(stages.forward[s] for s in own)
         backward = sum(stages.backward[s] + stages.recompute[s] for s in own)
-        seconds = float(reduction_seconds(cluster, layout, software, parameters[rank], costs))
+        seconds = reduction(parameters[rank])
         if line.weight_versions:
             seconds *= line.updates  # an update waits for its own sum
         elif layout.overlap.dp:
@@ -300,7 +301,7 @@ def _time(
                 float(optimizer_seconds(cluster.device, shard, size, ELEMENT_BYTES[layout.precision]))
             )
     slowest = int(np.argmax(line.busy))
-    own = [stage for stage, owner in enumerate(line.placement) if owner == slowest]
+    own = line.stages_of_ranks[slowest]
     m = layout.microbatches
 
     def total(row: tuple[float, ...]) -> float:
@@ -354,21 +355,18 @@ def _memory(
     context = cluster.device.context_bytes
     if costs is not None and costs.process_bytes:
         context = float(costs.process_bytes)
+    if layout.dp > 1:
+        gathered = memory.gathered_bytes(model, software, layout.precision, layout.tp, layout.zero)
+        context += memory.BUCKET_BYTES + float(gathered)
+    activations = cache(lambda mode: float(memory.block_activation_bytes(model, software, part, mode)))
     ranks = []
-    for rank, count in enumerate(parameters):
-        own = [stage for stage, owner in enumerate(line.placement) if owner == rank]
-        kept, workspace = 0.0, context + (memory.BUCKET_BYTES if layout.dp > 1 else 0.0)
-        if layout.dp > 1:
-            workspace += float(
-                memory.gathered_bytes(model, software, layout.precision, layout.tp, layout.zero)
-            )
-        transient = 0.0
+    for rank, (count, own) in enumerate(zip(parameters, line.stages_of_ranks, strict=True)):
+        kept, workspace, transient = 0.0, context, 0.0
         for stage in own:
             mode = layout.recompute_of(stage)
-            kept += layers[stage] * float(memory.block_activation_bytes(model, software, part, mode))
+            kept += layers[stage] * activations(mode)
             if mode != "none" and layers[stage]:
-                whole = float(memory.block_activation_bytes(model, software, part))
-                transient = max(transient, whole)
+                transient = max(transient, activations("none"))
         kept *= line.in_flight[rank]
         if 0 in own:
             kept += line.in_flight[rank] * float(memory.embedding_activation_bytes(model, software, part))
