@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterator
 
 from launcher.lint.context import Context, Hit
-from launcher.lint.script import Line
+from launcher.lint.script import Line, trains
 
 LEAST_GRACE_SECONDS = 60
 _PORT = re.compile(r"--(?:master|main_process)[-_]port[= ]+(\d+)|MASTER_PORT=[\"']?(\d+)\b(?!\s*\))")
@@ -14,6 +14,7 @@ _ENDPOINT_PORT = re.compile(r"--rdzv[-_]endpoint[= ]+\S*:(\d+)")
 _ADDRESS = re.compile(
     r"--master[-_]addr[= ]+(\S+)|MASTER_ADDR=(\S.*)|--rdzv[-_]endpoint[= ]+(\S+(?: \S+\))?)"
 )
+_ADDRESS_OF_HOST = re.compile(r"\w+=([$`].*\bhostname (?:-I|-i|--ip-address).*)")
 _PER_TASK = re.compile(r"\$\{?(SLURM_PROCID|SLURM_NODEID|SLURM_LOCALID|SLURM_TASKID)\b")
 _DEGREE = {
     "tp": re.compile(r"--tensor-model-parallel-size[= ]+(\d+)|--tp(?:-size)?[= ]+(\d+)"),
@@ -41,21 +42,30 @@ def torchrun_per_task(context: Context) -> Iterator[Hit]:
 
 
 def node_counts(context: Context) -> Iterator[Hit]:
-    """L02: --nnodes written out and different from --nodes."""
+    """L02: --nnodes written out, perhaps in a variable, and different from --nodes."""
     nodes = context.script.number("nodes")
-    for line in context.script.torchruns:
+    for line in context.script.commands:
         value = context.script.flag(line, "nnodes")
         if nodes and value and value.isdigit() and int(value) != nodes:
             yield Hit(line=line.number, message=f"--nnodes={value}, but --nodes={nodes}")
 
 
 def early_variables(context: Context) -> Iterator[Hit]:
-    """L03: $SLURM_PROCID and its kind outside single quotes."""
+    """L03: $SLURM_PROCID and its kind outside single quotes, also in a variable that a step's command uses."""
     for line in context.script.commands:
         match = _PER_TASK.search(re.sub(r"'[^']*'", "''", line.text).replace("\\$", ""))
-        starts = line in context.script.sruns or re.match(r"\s*(export\s+)?[A-Z_]*RANK=", line.text)
-        if match and starts:
+        if match and (line in context.script.sruns or _reaches_ranks(context, line)):
             yield Hit(line=line.number, message=f"${match.group(1)} is expanded by the batch shell, once")
+
+
+def _reaches_ranks(context: Context, line: Line) -> bool:
+    """Tell whether the line sets a rank, or a variable that some srun names."""
+    match = re.match(r"\s*(?:export\s+)?(\w+)=", line.text)
+    if not match:
+        return False
+    name = match.group(1)
+    used = re.compile(rf"\$\{{?{name}\b")
+    return name.endswith("RANK") or any(used.search(step.text) for step in context.script.sruns)
 
 
 def fixed_port(context: Context) -> Iterator[Hit]:
@@ -70,7 +80,7 @@ def fixed_port(context: Context) -> Iterator[Hit]:
 def bad_endpoint(context: Context) -> Iterator[Hit]:
     """L05: addresses that the other nodes may not be able to use."""
     for line in context.script.commands:
-        match = _ADDRESS.search(line.text)
+        match = _ADDRESS.search(line.text) or _ADDRESS_OF_HOST.search(line.text)
         if not match:
             continue
         address = next(group for group in match.groups() if group).strip("\"'")
@@ -99,12 +109,8 @@ def no_kill(context: Context) -> Iterator[Hit]:
             or "SLURM_KILL_BAD_EXIT=1" in context.script.text
         ):
             continue
-        if _trains(line) and not re.search(r"\btimeout\s", line.text):
+        if trains(line) and not re.search(r"\btimeout\s", line.text):
             yield Hit(line=line.number)
-
-
-def _trains(line: Line) -> bool:
-    return bool(re.search(r"torch|python|\.py\b|\.sh\b|accelerate|deepspeed|bash", line.text))
 
 
 def lost_signal(context: Context) -> Iterator[Hit]:

@@ -6,6 +6,7 @@ import re
 from collections.abc import Iterator
 
 from launcher.lint.context import Context, Hit
+from launcher.lint.script import trains
 
 _LOCAL = re.compile(r"^(/tmp|/scratch/local|/local|/dev/shm|/var/tmp|/localscratch)(/|$)")
 
@@ -29,7 +30,7 @@ def lost_cpus(context: Context) -> Iterator[Hit]:
     if not script.option("cpus-per-task") or "SRUN_CPUS_PER_TASK" in script.text:
         return
     for line in script.sruns:
-        if not re.search(r"--cpus-per-task|\s-c\s*\d", line.text):
+        if trains(line) and not re.search(r"--cpus-per-task|\s-c\s*\d", line.text):
             yield Hit(line=line.number)
 
 
@@ -50,10 +51,9 @@ def local_directory(context: Context) -> Iterator[Hit]:
             yield Hit(line=directive.number, message=f"--{name}={directive.value} is local to a node")
     for line in context.script.commands:
         match = re.search(r"--(?:save|load|checkpoint[-_]dir|output[-_]dir)[= ]+(\S+)", line.text)
-        if match and several and _LOCAL.match(match.group(1).strip("\"'")):
-            yield Hit(
-                line=line.number, message=f"{match.group(1)} is local to a node; checkpoints are not shared"
-            )
+        folder = match.group(1).strip("\"'") if match else ""
+        if several and _LOCAL.match(folder):
+            yield Hit(line=line.number, message=f"{folder} is local to a node; checkpoints are not shared")
 
 
 def no_memory(context: Context) -> Iterator[Hit]:

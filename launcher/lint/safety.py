@@ -99,11 +99,16 @@ def odd_time(context: Context) -> Iterator[Hit]:
         )
     elif not _TIME.fullmatch(value):
         yield Hit(line=directive.number, message=f"--time={value} is not a time of SLURM's")
-    elif value.isdigit() and int(value) * 60 > LONGEST_SECONDS:
+    elif value.isdigit() and _seconds_perhaps(int(value)):
         yield Hit(
             line=directive.number,
-            message=f"--time={value} is {int(value) / 1440:.0f} days: seconds, perhaps?",
+            message=f"--time={value} is {int(value) / 1440:.3g} days: seconds, perhaps?",
         )
+
+
+def _seconds_perhaps(minutes: int) -> bool:
+    """Longer than any partition, or half hours in seconds: YAML reads 1:30:00 as 5400."""
+    return minutes * 60 > LONGEST_SECONDS or (minutes >= 3600 and minutes % 1800 == 0 and minutes % 1440 != 0)
 
 
 def control_characters(context: Context) -> Iterator[Hit]:

@@ -106,6 +106,11 @@ def parse_script(text: str, environment: Mapping[str, str] | None = None) -> Scr
     )
 
 
+def trains(line: Line) -> bool:
+    """Tell whether a command may start ranks, rather than ask for a host name or copy a file."""
+    return bool(re.search(r"torch|python|\.py\b|\.sh\b|accelerate|deepspeed|bash", line.text))
+
+
 def _options(number: int, line: str, *, late: bool) -> list[DirectiveLine]:
     try:
         words = shlex.split(line.removeprefix("#SBATCH"), comments=True)

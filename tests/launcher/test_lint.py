@@ -88,6 +88,25 @@ def test_per_task_variable_in_the_batch_shell() -> None:
     assert "L03" not in rules_of(quoted)
 
 
+def test_arguments_kept_in_a_variable() -> None:
+    kept = 'ARGS="--nnodes 4 --node_rank $SLURM_NODEID"\nsrun --kill-on-bad-exit=1 torchrun $ARGS train.py'
+    text = CLEAN.replace("wait $!\nwait $!", kept)
+    assert rules_of(text) == {"L02", "L03"}
+    mended = kept.replace("--nnodes 4", "--nnodes $SLURM_NNODES").replace("srun --kill-on-bad-exit=1", "eval")
+    assert rules_of(CLEAN.replace("wait $!\nwait $!", mended)) == set()
+
+
+def test_address_of_the_first_host() -> None:
+    """`hostname --ip-address` can answer with a loopback address, under whatever name it is kept."""
+    text = CLEAN.replace("wait $!\nwait $!", "head_ip=$(srun -N1 -n1 -w $first hostname --ip-address)")
+    assert rules_of(text) == {"L05"}
+
+
+@pytest.mark.parametrize(("limit", "odd"), [("90", False), ("2880", False), ("5400", True), ("14400", False)])
+def test_seconds_given_for_minutes(limit: str, odd: bool) -> None:
+    assert (rules_of(CLEAN.replace("--time=4:00:00", f"--time={limit}")) == {"L20"}) is odd
+
+
 def test_host_tool_in_the_container() -> None:
     step = "srun --kill-on-bad-exit=1 --container-image=img bash -c 'scontrol show hostnames'"
     assert "L24" in rules_of(CLEAN.replace("wait $!\nwait $!", step))
