@@ -51,7 +51,7 @@ def node_counts(context: Context) -> Iterator[Hit]:
 
 
 def early_variables(context: Context) -> Iterator[Hit]:
-    """L03: $SLURM_PROCID and its kind outside single quotes, also in a variable that a step's command uses."""
+    """L03: $SLURM_PROCID and its kind outside single quotes, or in a variable that a step uses."""
     for line in context.script.commands:
         match = _PER_TASK.search(re.sub(r"'[^']*'", "''", line.text).replace("\\$", ""))
         if match and (line in context.script.sruns or _reaches_ranks(context, line)):
