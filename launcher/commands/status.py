@@ -62,7 +62,7 @@ def _show_one(out: Console, one: RunStatus) -> None:
     for column in ("attempt", "started", "lasted", "nodes", "outcome", "then", "why"):
         grid.add_column(column)
     for attempt in one.attempts:
-        grid.add_row(*_row(attempt))
+        grid.add_row(*_row(attempt, under_way=attempt is one.attempts[-1] and one.phase == "running"))
     out.print(grid, markup=False)
     failure = next((a.first_failure for a in reversed(one.attempts) if a.first_failure), None)
     if failure:
@@ -71,10 +71,10 @@ def _show_one(out: Console, one: RunStatus) -> None:
         out.print(f"{words}. Next: cuboid logs {one.run} {which}", markup=False)
 
 
-def _row(attempt: Attempt) -> tuple[str, ...]:
+def _row(attempt: Attempt, *, under_way: bool) -> tuple[str, ...]:
     started = datetime.fromtimestamp(attempt.started).strftime("%m-%d %H:%M:%S")
     lasted = format_seconds(attempt.ended - attempt.started) if attempt.ended else ""
-    outcome = OUTCOMES.get(attempt.outcome or "", attempt.outcome or "running, or cut off")
+    outcome = OUTCOMES.get(attempt.outcome or "", attempt.outcome or ("running" if under_way else "cut off"))
     return (
         attempt.name,
         started,

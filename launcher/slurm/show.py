@@ -49,7 +49,7 @@ def show_costs(out: Console, report: CostReport) -> None:
         ("memory", _memory(report)),
         (f"time for {report.steps} steps", format_seconds(report.seconds)),
         ("device-hours", f"{report.device_hours:.3g} on {report.devices} devices"),
-        ("price", "give price_per_device_hour" if report.price is None else f"{report.price:,.2f}"),
+        ("price", _price(report.price)),
         ("expected start", report.expected_start),
     ]
     for row in rows:
@@ -80,6 +80,12 @@ def submission_data(submission: Submission, report: CostReport) -> dict[str, Any
         "warnings": list(submission.warnings),
         "cost": dataclasses.asdict(report),
     }
+
+
+def _price(price: float | None) -> str:
+    if price is None:
+        return "give price_per_device_hour"
+    return f"{price:,.2f}" if price >= 1 else f"{price:.2g}"
 
 
 def _memory(report: CostReport) -> str:

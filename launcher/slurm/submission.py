@@ -61,12 +61,16 @@ def prepare(
     merged = settings.options
     run = run.absolute()
     placement = place(job.plan)
-    if merged.cpus_per_node is None and job.plan.cluster.cores_per_node:
-        merged = merged.model_copy(update={"cpus_per_node": job.plan.cluster.cores_per_node})
-        settings = Settings(options=merged, origins={**settings.origins, "cpus_per_node": "plan"})
     if merged.min_nodes and merged.min_nodes > placement.nodes:
         raise ConfigError(f"min_nodes: {merged.min_nodes} is more than the plan's {placement.nodes} nodes")
-    grace = merged.grace_seconds or _grace_seconds(job, placement)
+    planned = {
+        "cpus_per_node": job.plan.cluster.cores_per_node,
+        "grace_seconds": _grace_seconds(job, placement),
+    }
+    planned = {name: value for name, value in planned.items() if value and getattr(merged, name) is None}
+    merged = merged.model_copy(update=planned)
+    settings = Settings(options=merged, origins={**settings.origins, **dict.fromkeys(planned, "plan")})
+    grace = merged.grace_seconds or LEAST_GRACE_SECONDS
     return Submission(
         run=run,
         script=render_script(job=job, run=run, options=merged, placement=placement, grace_seconds=grace),

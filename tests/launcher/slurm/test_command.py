@@ -47,6 +47,8 @@ def test_dry_run_needs_no_slurm(
     assert main([*words, "--dry-run", "--json", "--steps", "1000"]) == 0
     data = json.loads(capsys.readouterr().out)
     assert {"name": "partition", "value": "gpu", "origin": "site"} in data["settings"]
+    grace = next(row for row in data["settings"] if row["name"] == "grace_seconds")
+    assert grace["origin"] == "plan" and f"B:USR1@{grace['value']}\n" in data["script"]
     assert [found["name"] for found in data["environment"]] == ["SBATCH_PARTITION"]
     cost = data["cost"]
     assert cost["expected_start"].startswith("unknown")

@@ -32,7 +32,7 @@ DOWN_SECONDS = 30.0
 # many that they are not done before SLURM has noticed (the real one stops where it lost ranks)
 JOBS: dict[str, tuple[str, str, int, int]] = {
     "killed rank": ("srun", "n1,n2", 20, 60),
-    "killed torchrun": ("torchrun", "n1,n2", 60, 150),
+    "killed torchrun": ("torchrun", "n1,n2", 60, 60),
     "scancel": ("torchrun", "n1,n2", 1000, 10000),
     "full disk": ("srun", "n1,n2", 1000, 10000),
     "crashed node": ("srun", "n3,n4,n5", 60, 60),
