@@ -24,7 +24,8 @@ $(STAMP): pyproject.toml
 	  || { echo "Python 3.11 or newer is needed; set PYTHON=/path/to/python3"; exit 2; }
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	@echo "Installing into $(VENV) (once; about a minute)"
-	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[runtime,dev]'
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check \
+	  --config-settings editable_mode=compat --editable '.[runtime,dev]'  # a plain path: quicker to start
 	@touch $@
 
 clean:

@@ -135,6 +135,18 @@ def least_seconds(pp: Column, microbatches: Column, times: LayerTimes, load: Loa
     return np.asarray(np.where(p > 1, np.maximum(m * load.slowest, chain), m * load.total))
 
 
+def even_work(layers: int, times: LayerTimes) -> tuple[Seconds, Seconds, Seconds]:
+    """Return a microbatch's work, and the least chain: of the first microbatch, and of each further one.
+
+    No pipeline is faster than all work divided evenly, nor than the chain; see `least_seconds`.
+    """
+    forward, last = times.block.forward, _end_gradient(times.last, times.last_alone)
+    repeated = times.last.forward + last
+    chain = layers * (forward + _gradient(times.block)) + times.first.forward + repeated
+    chain = chain + _end_gradient(times.first, times.first_alone)
+    return layers * times.block.both + times.first.both + times.last.both, chain, repeated
+
+
 def _fits(seconds: Seconds, block: Seconds, extra: Seconds | float) -> Column:
     """How many blocks fit into `seconds` beside `extra`."""
     return np.asarray(np.floor((seconds - extra) / block * (1 + 1e-12) + 1e-9), dtype=np.int64)

@@ -174,10 +174,10 @@ def _distinct(cluster: ClusterSpec, columns: LayoutColumns) -> tuple[Column, Col
         code = code * (int(degrees.max(initial=0)) + 1) + degrees
     for small in (columns.sequence_parallel.astype(np.int64), tp_stride, pp_stride, members):
         code = code * (int(small.max(initial=0)) + 1) + small
-    return _representatives(code)
+    return representatives(code)
 
 
-def _representatives(code: Column) -> tuple[Column, Column]:
+def representatives(code: Column) -> tuple[Column, Column]:
     """First row of every distinct code, and for each row the number of its representative."""
     size = int(code.max(initial=0)) + 1
     if size > MAX_TABLE:

@@ -1,6 +1,7 @@
 """All layouts of a space in ascending order of their expected time, expanded only as far as they are wanted.
 
-    skeletons ── bounded at once, with the options that make them fastest
+    skeletons ── bounded roughly at once, by evenly divided work; again when their turn comes, with the
+        │        options that make them fastest
         └─ choices ── bounded when their skeleton's turn comes
              └─ variants ── bounded when their choice's turn comes, handed out in order
 
@@ -21,16 +22,24 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from planner.bounds import Loads, Splits, depth, least_seconds, pipeline_bound, splits
-from planner.columns import LayerTimes, LayoutColumns, Seconds, choice_columns, layer_times
+from planner.bounds import Loads, Splits, depth, even_work, least_seconds, pipeline_bound, splits
+from planner.columns import (
+    LayerTimes,
+    LayoutColumns,
+    Seconds,
+    choice_columns,
+    layer_times,
+    representatives,
+)
 from planner.expect import pipeline_expectation
 from planner.mixed import mixed_bounds
 from planner.rank_bounds import Pricing, after_pipeline, fits, memory_bound, waiting_share
 from planner.schedules.families import find_family
-from planner.skeletons import Column
+from planner.skeletons import Column, Skeletons
 from planner.space import MIXED, RECOMPUTES, Choices, Space, Variants
 
-SKELETONS_AT_ONCE = 1024
+ROUGH_AT_ONCE = 4096
+SKELETONS_AT_ONCE = 512
 CHOICES_AT_ONCE = 512
 MIXED_AT_ONCE = 64
 
@@ -90,6 +99,11 @@ class _Batch:
 
 
 @dataclass
+class _SkeletonBatch(_Batch):
+    """Skeletons bounded one by one."""
+
+
+@dataclass
 class _ChoiceBatch(_Batch):
     choices: Choices = field(kw_only=True)
     times: LayerTimes = field(kw_only=True)
@@ -137,7 +151,7 @@ class Frontier:
 
     def __iter__(self) -> Iterator[Candidate]:
         """Yield every layout that may fit, the least expected time first."""
-        self._push(self._skeletons())
+        self._push(self._rough())
         while self._heap:
             batch = heapq.heappop(self._heap)[2]
             if batch.bound >= self.limit:
@@ -163,35 +177,62 @@ class Frontier:
             elif isinstance(batch, _ChoiceBatch):
                 for part in self._variants(batch, batch.next(CHOICES_AT_ONCE)):
                     self._push(part)
-            else:
+            elif isinstance(batch, _SkeletonBatch):
                 self._push(self._choices(batch.next(SKELETONS_AT_ONCE)))
+            else:
+                self._push(self._skeletons(batch.next(ROUGH_AT_ONCE)))
             self._push(batch)
 
     def _push(self, batch: _Batch) -> None:
         if batch.position < len(batch.rows):
             heapq.heappush(self._heap, (batch.least, next(self._order), batch))
 
-    def _skeletons(self) -> _Batch:
-        """Bound every skeleton by its fastest choice: nothing recomputed, nothing sent but over tp."""
+    def _rough(self) -> _Batch:
+        """Bound every skeleton as if its layers were divided evenly: tp and microbatch alone decide."""
         skeletons = self.space.skeletons
-        rows = np.arange(len(skeletons))
-        bounds = np.full(len(rows), np.inf)
-        for parallel in (0, 1):
-            zeros = np.zeros_like(rows)
-            choices = Choices(
-                skeleton=rows, sequence_parallel=zeros + parallel, rank_order=zeros, recompute=zeros
-            )
-            fastest = replace(self.space, rank_orders=("tp-dp-pp",))
-            times = layer_times(fastest, choices, self.pricing.software, self.pricing.costs)
-            times = replace(times, hop=np.zeros_like(times.hop))
-            split = splits(self.space.model.layers, skeletons.pp, times)
-            bound = least_seconds(skeletons.pp, skeletons.microbatches, times, split.least)
-            bounds = np.minimum(bounds, np.where(times.known, bound, np.inf))
-        bounds = bounds * (1 + waiting_share(self.pricing, skeletons.tp * skeletons.pp * skeletons.dp))
+        code = skeletons.tp * (int(skeletons.microbatch.max(initial=0)) + 1) + skeletons.microbatch
+        first, inverse = representatives(code)
+        times = self._fastest(first)
+        total, chain, repeated = (
+            np.where(times.known, each, np.inf).reshape(2, -1).min(axis=0)[inverse]
+            for each in even_work(self.space.model.layers, times)
+        )
+        m, p = skeletons.microbatches, skeletons.pp
+        bounds = np.where(p > 1, np.maximum(m * total / p, chain + (m - 1) * repeated), m * total)
         unknown = ~np.isfinite(bounds)
         if unknown.any():
-            self.infeasible["not measured"] += self._layouts(rows[unknown])
-        return _Batch(*_sorted(bounds, bounds, rows))
+            self.infeasible["not measured"] += self._layouts(np.flatnonzero(unknown))
+        bounds = self._waiting(bounds, skeletons)
+        return _Batch(*_sorted(bounds, bounds, np.arange(len(skeletons))))
+
+    def _fastest(self, rows: Column) -> LayerTimes:
+        """Times of skeletons with nothing recomputed or sent but over tp, then with the other form of tp."""
+        twice = np.tile(rows, 2)
+        zeros = np.zeros_like(twice)
+        choices = Choices(
+            skeleton=twice,
+            sequence_parallel=np.repeat([0, 1], len(rows)),
+            rank_order=zeros,
+            recompute=zeros,
+        )
+        fastest = replace(self.space, rank_orders=("tp-dp-pp",))
+        times = layer_times(fastest, choices, self.pricing.software, self.pricing.costs)
+        return replace(times, hop=np.zeros_like(times.hop))
+
+    def _waiting(self, bounds: Seconds, skeletons: Skeletons) -> Seconds:
+        """Add what the ranks of a skeleton wait for the slowest node."""
+        ranks = skeletons.tp * skeletons.pp * skeletons.dp
+        return np.asarray(bounds * (1 + waiting_share(self.pricing, ranks)))
+
+    def _skeletons(self, rows: Column) -> _SkeletonBatch:
+        """Bound skeletons by their fastest choice: nothing recomputed, nothing sent but over tp."""
+        skeletons = self.space.skeletons.take(rows)
+        times, p = self._fastest(rows), np.tile(skeletons.pp, 2)
+        split = splits(self.space.model.layers, p, times)
+        bounds = least_seconds(p, np.tile(skeletons.microbatches, 2), times, split.least)
+        bounds = np.where(times.known, bounds, np.inf).reshape(2, -1).min(axis=0)
+        bounds = self._waiting(bounds, skeletons)
+        return _SkeletonBatch(*_sorted(bounds, bounds, rows))
 
     def _layouts(self, rows: Column) -> int:
         choices = self.space.choices(rows)
