@@ -38,10 +38,10 @@ def logs(
 
 
 def _rank_log(run: RunDirectory, rank: int | None) -> tuple[Path, str]:
-    why = ""
+    why, asked = "", rank is not None
     if rank is None:
         rank, why = first_failing_rank(run)
-    if rank is None:
+    if rank is None or not (asked or (run.logs / f"rank-{rank}.log").exists()):
         return _batch_log(run)[0], why
     path = run.logs / f"rank-{rank}.log"
     if not path.exists():

@@ -54,7 +54,7 @@ def _show_one(out: Console, one: RunStatus) -> None:
     if one.tokens_per_second is not None:
         line += f", {format_count(one.tokens_per_second)} tokens/s"
     if one.seconds_left is not None:
-        line += f", {format_seconds(one.seconds_left)} left"
+        line += f", {_left(one)} left"
     out.print(line, markup=False)
     if not one.attempts:
         return
@@ -94,6 +94,13 @@ def _show_all(out: Console, found: list[RunStatus]) -> None:
     for column in ("run", "where", "phase", "step", "left", "what"):
         grid.add_column(column)
     for one in found:
-        left = format_seconds(one.seconds_left) if one.seconds_left is not None else ""
-        grid.add_row(Path(one.run).name, one.where, one.phase, f"{one.step}/{one.steps}", left, one.words)
+        grid.add_row(
+            Path(one.run).name, one.where, one.phase, f"{one.step}/{one.steps}", _left(one), one.words
+        )
     out.print(grid, markup=False)
+
+
+def _left(one: RunStatus) -> str:
+    if one.seconds_left is None:
+        return ""
+    return format_seconds(one.seconds_left) if one.seconds_left else "0 s"

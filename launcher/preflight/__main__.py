@@ -10,7 +10,7 @@ from pathlib import Path
 
 from launcher.console import stdout_console, table
 from launcher.preflight.facts import gather, read_facts, write_facts
-from launcher.preflight.judge import Trouble, exclude_list, judge, judge_collective
+from launcher.preflight.judge import Trouble, everywhere, exclude_list, judge, judge_collective, verdict
 from launcher.run_directory import open_run
 from profiles.documents import write_text
 from profiles.errors import CuboidError, PreflightError
@@ -48,9 +48,15 @@ def _judge(run: Path, folder: Path, hosts: list[str], *, collective: bool) -> in
     if troubles:
         _show(troubles)
     bad = exclude_list(short, troubles)
+    why = verdict(short, troubles)
     write_text(folder / "exclude", bad + "\n")
-    if not any(trouble.severity == "error" for trouble in troubles):
+    write_text(folder / "why", why + "\n")
+    if not why:
         return 0
+    if everywhere(short, troubles):
+        sys.stdout.write(
+            "What is wrong on every node is a setting, or the plan: other nodes would not help\n"
+        )
     if bad:
         sys.stdout.write(
             f"Leave the bad nodes out: cuboid launch {run} --on slurm --resume --exclude {bad}\n"

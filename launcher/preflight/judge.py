@@ -5,6 +5,7 @@ An error keeps training from starting and names the nodes to leave out; a warnin
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -21,6 +22,7 @@ LEAST_OPEN_FILES = 1024
 LEAST_SHARED_MEMORY_BYTES = 64 << 20
 CLOCK_SKEW_SECONDS = 30.0
 SLOW_SHARE = 0.8
+LONGEST_VERDICT = 200
 CHECKPOINT_BYTES_PER_PARAMETER = 16
 
 
@@ -207,6 +209,30 @@ def _minority(nodes: Sequence[NodeFacts], what: str, values: Mapping[str, str]) 
 
 
 def exclude_list(hosts: Sequence[str], troubles: Sequence[Trouble]) -> str:
-    """Return the hosts with an error, for `--exclude`."""
-    bad = {trouble.host for trouble in troubles if trouble.severity == "error"}
+    """Return the hosts with an error for `--exclude`; what is wrong on every node leaves none of them out."""
+    shared = everywhere(hosts, troubles)
+    bad = {t.host for t in troubles if t.severity == "error" and t.check not in shared}
     return ",".join(host for host in hosts if host in bad)
+
+
+def everywhere(hosts: Sequence[str], troubles: Sequence[Trouble]) -> frozenset[str]:
+    """Return the checks that failed on every one of several nodes: no node is to blame."""
+    failed = {(t.check, t.host) for t in troubles if t.severity == "error"}
+    checks = {check for check, _ in failed}
+    return frozenset(c for c in checks if len(hosts) > 1 and all((c, host) in failed for host in hosts))
+
+
+def verdict(hosts: Sequence[str], troubles: Sequence[Trouble]) -> str:
+    """Return the first error in one line, and how many more there are; empty without one.
+
+    The batch script puts it into JSON, so it holds no quote, backslash or control character.
+    """
+    shared = everywhere(hosts, troubles)
+    errors = [
+        ("every node" if t.check in shared else t.host, t.message) for t in troubles if t.severity == "error"
+    ]
+    if not errors:
+        return ""
+    more = len(set(errors)) - 1
+    words = f"{errors[0][0]}: {errors[0][1]}"[:LONGEST_VERDICT] + (f" (and {more} more)" if more else "")
+    return re.sub(r"[\"\\\x00-\x1f\x7f]", " ", words)

@@ -5,8 +5,7 @@
 Needs what tests/launcher/slurm needs: root, and SLURM from Debian's packages. The seconds run from the fault
 to the first step of the next attempt, or to the end of a job that has to stay down; for what the pre-flight
 finds, from the submission. Each has a stated limit, and one that takes longer fails.
---trainer runtime takes the real trainer, with torch over gloo, instead of the stand-in of the tests; the
-pre-flight comes before any trainer.
+--trainer runtime takes the real trainer, with torch over gloo, instead of the stand-in of the tests.
 """
 
 from __future__ import annotations

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from launcher.preflight.facts import NodeFacts, Port, gather, read_facts, write_facts
-from launcher.preflight.judge import exclude_list, judge, judge_collective, selects
+from launcher.preflight.judge import exclude_list, judge, judge_collective, selects, verdict
 from planner.job import Job
 from planner.plan import plan_from_data
 
@@ -84,6 +84,18 @@ def test_silent_node_is_named_and_excluded(job: Job) -> None:
     troubles = judge(job, HOSTS, nodes, token="job 1")
     assert [(t.host, t.check) for t in troubles] == [("n2", "answer")]
     assert exclude_list(HOSTS, troubles) == "n2"
+
+
+def test_wrong_on_every_node_leaves_none_out(job: Job) -> None:
+    stale = {"variables": {"NCCL_SOCKET_IFNAME": 'a"b\\'}}
+    nodes = {host: facts_of(job, host, **stale) for host in HOSTS}
+    nodes["n2"] = nodes["n2"].model_copy(update={"devices": ()})
+    troubles = judge(job, HOSTS, nodes, token="job 1")
+    assert exclude_list(HOSTS, troubles) == "n2"
+    assert verdict(HOSTS, troubles).startswith("every node: NCCL_SOCKET_IFNAME=a b  names no interface")
+    assert verdict(HOSTS, troubles).endswith("(and 1 more)")
+    assert exclude_list(("n2",), [t for t in troubles if t.host == "n2"]) == "n2"
+    assert verdict(HOSTS, ()) == ""
 
 
 @pytest.mark.parametrize(
