@@ -15,6 +15,7 @@ from statistics import median
 import psutil
 
 from launcher.attempts import Attempt, read_attempts
+from launcher.launcher_process import launcher_of
 from launcher.run_directory import RunDirectory
 from launcher.slurm.client import JobInfo, job_info
 from launcher.slurm.states import Phase, phase_of
@@ -102,8 +103,9 @@ def _slurm_phase(jobs: Sequence[str], ask: Callable[[str], JobInfo | None]) -> t
 
 def _local_phase(run: RunDirectory) -> tuple[Phase, str]:
     events = [event for event in run.events() if event.get("event") != "checkpoint"]
-    if local_processes(run):
-        return "running", "runs on this machine"
+    ranks = local_processes(run)
+    if ranks or launcher_of(run):
+        return "running", "runs on this machine" if ranks else "its ranks are being started on this machine"
     if not events:
         return "unknown", "has not started"
     last = events[-1]
@@ -128,7 +130,7 @@ def refuse_busy(run: RunDirectory) -> None:
             info = job_info(job)
             if info and phase_of(info.state)[0] in {"waiting", "running", "ending"}:
                 raise ConfigError(f"{run.path}: job {job} of it is not over; cuboid cancel {run.path} first")
-    if local_processes(run):
+    if local_processes(run) or launcher_of(run):
         raise ConfigError(f"{run.path}: runs on this machine; cuboid cancel {run.path} first")
 
 

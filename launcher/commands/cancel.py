@@ -43,12 +43,11 @@ def cancel(
             cancel_job(job, pending_only=not now)
             cancelled.append(job)
     if not jobs:
-        processes = local_processes(directory)
-        stopping = [str(process.pid) for process in processes]
+        processes, launcher = local_processes(directory), launcher_of(directory)
+        # The launcher ends all of its processes, and starts none again.
+        asked = [launcher] if launcher else processes
+        stopping = [str(process.pid) for process in processes or asked]
         if now:
-            # The launcher ends all of its processes, and starts none again.
-            launcher = launcher_of(directory)
-            asked = [launcher] if launcher else processes
             psutil.wait_procs([_terminated(process) for process in asked], timeout=60)
     if stopping and not now:
         write_text(directory.stop_path, "cancelled\n")

@@ -225,6 +225,24 @@ def test_cancel_now_asks_the_launcher_not_its_ranks(
             process.wait()
 
 
+def test_a_launcher_between_two_attempts_runs(run: RunDirectory, capsys: pytest.CaptureFixture[str]) -> None:
+    """There is no rank then, and yet nobody else may start the run, and STOP is for the next attempt."""
+    lines(run.events_path, {"event": "failed", "rank": 1, "error": "killed", "time": 1.0})
+    launcher = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)"])
+    try:
+        started = psutil.Process(launcher.pid).create_time()
+        (run.path / "launch" / "launcher").write_text(f"{launcher.pid} {started}\n")
+        assert run_status(run).phase == "running"
+        assert main(["launch", str(run.path), "--resume"]) == 2
+        assert main(["cancel", str(run.path)]) == 0
+        assert "Stopping" in capsys.readouterr().out
+        assert run.stop_path.exists()
+    finally:
+        launcher.kill()
+        launcher.wait()
+    assert run_status(run).phase == "failed"
+
+
 def test_torchrun_that_failed_first_is_named(run: RunDirectory, capsys: pytest.CaptureFixture[str]) -> None:
     failed_attempt(run)
     folder = run.path / "launch" / "ranks" / "7.0"
