@@ -6,6 +6,7 @@ Nothing here needs SLURM's accounting: the run directory holds the attempts and 
 
 from __future__ import annotations
 
+import shlex
 import time
 from collections.abc import Callable, Sequence
 from contextlib import suppress
@@ -125,13 +126,14 @@ def refuse_busy(run: RunDirectory) -> None:
     Raises:
         ConfigError: naming the job, or the processes on this machine.
     """
+    cancel = f"cuboid cancel {shlex.quote(str(run.path))} first"
     for job in submitted_jobs(run):
         with suppress(DependencyError):  # without SLURM here nobody can tell
             info = job_info(job)
             if info and phase_of(info.state)[0] in {"waiting", "running", "ending"}:
-                raise ConfigError(f"{run.path}: job {job} of it is not over; cuboid cancel {run.path} first")
+                raise ConfigError(f"{run.path}: job {job} of it is not over; {cancel}")
     if local_processes(run) or launcher_of(run):
-        raise ConfigError(f"{run.path}: runs on this machine; cuboid cancel {run.path} first")
+        raise ConfigError(f"{run.path}: runs on this machine; {cancel}")
 
 
 def local_processes(run: RunDirectory) -> list[psutil.Process]:

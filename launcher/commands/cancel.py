@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from pathlib import Path
 from typing import Annotated
 
@@ -51,12 +52,13 @@ def cancel(
             psutil.wait_procs([_terminated(process) for process in asked], timeout=60)
     if stopping and not now:
         write_text(directory.stop_path, "cancelled\n")
+    path = shlex.quote(str(run))
     if json:
         print_json({"run": str(run), "jobs": list(jobs), "stopping": stopping, "cancelled": cancelled})
     elif now:
-        stdout_console().print(f"Cancelled. Next: cuboid launch {run} --resume", markup=False)
+        stdout_console().print(f"Cancelled. Next: cuboid launch {path} --resume", markup=False)
     elif stopping:
-        stdout_console().print(f"Stopping after the running step. Next: cuboid status {run}", markup=False)
+        stdout_console().print(f"Stopping after the running step. Next: cuboid status {path}", markup=False)
     else:
         stdout_console().print("Nothing runs." + (" Taken out of the queue." if cancelled else ""))
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -89,13 +90,13 @@ def launch(
         return
     run = run or create_run(runs, job)
     train(run, resume=resume, console=console, options=options)
-    outcome = _outcome(run)
+    outcome, path = _outcome(run), shlex.quote(str(run.path))
     if json:
         print_json(outcome)
     elif outcome["finished"]:
-        stdout_console().print(f"Finished. Next: cuboid report {run.path}", markup=False)
+        stdout_console().print(f"Finished. Next: cuboid report {path}", markup=False)
     else:
-        stdout_console().print(f"Stopped. Next: cuboid launch {run.path} --resume", markup=False)
+        stdout_console().print(f"Stopped. Next: cuboid launch {path} --resume", markup=False)
 
 
 def _with_schedule(job: Job, run: RunDirectory | None, schedule: Path, *, costs: Path) -> Job:

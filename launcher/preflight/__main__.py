@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import shlex
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -58,8 +59,9 @@ def _judge(run: Path, folder: Path, hosts: list[str], *, collective: bool) -> in
             "What is wrong on every node is a setting, or the plan: other nodes would not help\n"
         )
     if bad:
+        path = shlex.quote(str(run))
         sys.stdout.write(
-            f"Leave the bad nodes out: cuboid launch {run} --on slurm --resume --exclude {bad}\n"
+            f"Leave the bad nodes out: cuboid launch {path} --on slurm --resume --exclude {bad}\n"
         )
     return PreflightError.exit_code
 

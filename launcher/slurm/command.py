@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shlex
 import shutil
 from pathlib import Path
 
@@ -55,7 +56,8 @@ def launch_on_slurm(
     out = stdout_console()
     words = "job" if len(jobs) == 1 else "jobs"
     out.print(f"Submitted {words} {', '.join(jobs)} for {folder}", markup=False)
-    out.print(f"Next: cuboid status {folder} · cuboid logs {folder} · cuboid cancel {folder}", markup=False)
+    path = shlex.quote(str(folder))
+    out.print(f"Next: cuboid status {path} · cuboid logs {path} · cuboid cancel {path}", markup=False)
 
 
 def _show(job: Job, submission: Submission, *, json: bool) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 import subprocess
 import sys
 from collections.abc import Callable
@@ -185,6 +186,14 @@ def test_status_command(run: RunDirectory, capsys: pytest.CaptureFixture[str]) -
     (one,) = json.loads(capsys.readouterr().out)["runs"]
     assert one["attempts"][0]["first_failure"]["rank"] == 1
     assert main(["status", "--runs", str(run.path / "none")]) == 2
+
+
+def test_suggested_commands_can_be_pasted(run: RunDirectory, capsys: pytest.CaptureFixture[str]) -> None:
+    failed_attempt(run)
+    odd = run.path.rename(run.path.parent / "it's $(touch HACKED)")
+    assert main(["status", str(odd)]) == 0
+    out = " ".join(capsys.readouterr().out.split())
+    assert shlex.split(out.rpartition("Next: ")[2])[:3] == ["cuboid", "logs", str(odd)]
 
 
 def test_local_runs_without_slurm(run: RunDirectory) -> None:
