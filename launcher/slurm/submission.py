@@ -154,6 +154,15 @@ def _warnings(job: Job, options: SlurmOptions, grace: int, placement: Placement)
     tp = next(axis for axis in placement.axes if axis.axis == "tp")
     if tp.nodes_per_group > 1:
         warnings.append(f"layout.tp: a tensor-parallel group spans {tp.nodes_per_group} nodes over {tp.link}")
+    if options.container and job.data.path and not _mounted(job.data.path, options.container.mounts):
+        warnings.append(
+            f"container.mounts: {job.data.path} is in none of them; the ranks may not find the data"
+        )
     if options.segment and placement.nodes % options.segment:
         warnings.append(f"segment: {placement.nodes} nodes are not a multiple of {options.segment}")
     return warnings
+
+
+def _mounted(path: str, mounts: Sequence[str]) -> bool:
+    """Tell whether `path` is seen through `mounts`: SOURCE:TARGET[:FLAGS], or one path for both."""
+    return any(Path(path).is_relative_to([*mount.split(":"), mount][1]) for mount in mounts)

@@ -18,7 +18,7 @@ from launcher.lint import lint
 from launcher.slurm import prepare
 from launcher.slurm.directives import PATTERNS, seconds_of
 from launcher.slurm.submission import Submission
-from planner.job import CheckpointSpec, Job
+from planner.job import CheckpointSpec, DataSpec, Job
 from profiles.errors import ConfigError
 from profiles.site import ContainerSpec, SlurmOptions
 
@@ -242,6 +242,14 @@ def test_time_limits(text: str, seconds: int | None) -> None:
     assert bool(matched) == (seconds is not None)
     if seconds is not None:
         assert seconds_of(text) == seconds
+
+
+def test_data_outside_the_container_is_pointed_out(runs: Any) -> None:
+    job = Job(name="first", plan=runs.gpu_plan(), data=DataSpec(path="/data/corpus/text"))
+    for mounts, missing in ((("/lustre:/data:ro",), False), (("/data",), False), (("/data:/mnt",), True)):
+        options = SlurmOptions(container=ContainerSpec(image="x.sif", mounts=mounts))
+        warnings = prepare(job, RUN, options=options, environment={}).warnings
+        assert any("/data/corpus/text" in warning for warning in warnings) is missing
 
 
 def test_jobs_that_do_not_fill_nodes_are_refused(runs: Any) -> None:
