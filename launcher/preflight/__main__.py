@@ -59,9 +59,9 @@ def _judge(run: Path, folder: Path, hosts: list[str], *, collective: bool) -> in
             "What is wrong on every node is a setting, or the plan: other nodes would not help\n"
         )
     if bad:
-        path = shlex.quote(str(run))
+        quoted = shlex.quote(str(run))
         sys.stdout.write(
-            f"Leave the bad nodes out: cuboid launch {path} --on slurm --resume --exclude {bad}\n"
+            f"Leave the bad nodes out: cuboid launch {quoted} --on slurm --resume --exclude {bad}\n"
         )
     return PreflightError.exit_code
 
