@@ -17,7 +17,7 @@ from planner.costs import memory
 from planner.costs.compute import Slice, optimizer_seconds
 from planner.costs.flops import Number
 from planner.costs.price import straggling
-from planner.costs.rates import beside, reduction_seconds
+from planner.costs.rates import beside, gathering_seconds, reduction_seconds
 from planner.costs.roofline import ELEMENT_BYTES
 from planner.costs.software import Software
 from profiles.cluster import ClusterSpec
@@ -154,6 +154,7 @@ def after_pipeline(
         hiding = hiding + np.where(columns.pp == 1, 1.0, 1.0 - ends) * times.last_alone.hiding
         # More blocks and more to hide behind never expose more, so the most of either bounds it.
         exposed = reduced / most + beside(hiding * (1 - 1 / most), reduced * (1 - 1 / most))
+        exposed = exposed + gathering_seconds(pricing.cluster, columns, pricing.software, held, None)
     shard = np.where(columns.zero > 0, columns.dp, 1)
     largest = np.maximum(
         held_parameters(model, columns.tp, load.first_layers, first=1.0, last=0.0),

@@ -23,6 +23,8 @@ from profiles.cluster import Precision
 
 # Devices that came out after flash attention had become usual.
 RECENT_DEVICES = ("h100", "h200", "h800", "b200", "b300", "mi300")
+# Megatron-DeepSpeed, and projects that trained with it.
+DEEPSPEED_PROJECTS = ("megatron-deepspeed", "bigscience")
 # Projects whose launch scripts set CUDA_LAUNCH_BLOCKING=1: the host waits for every kernel that it starts.
 BLOCKING_PROJECTS = ("bigscience",)
 
@@ -59,24 +61,22 @@ def software_of(
         assumed.append(f"{'flash' if flash else 'materialised'} attention")
     sharded = any(word in zero for word in ("zero-3", "zero-2", "fsdp", "full_shard", "full shard"))
     sharded = sharded or parallelism.get("zero_stage") in {2, 3}
-    bf16 = precision_of(str(training.get("precision") or "bf16")) == "bf16"
     stated = training.get("grad_overlap")
     overlap = bool(flash) if stated is None else bool(stated)
     if "overlaps disabled" in str(training.get("overlap", "")):
         overlap = False
     project = f"{training.get('framework') or ''} {record.get('source') or ''} {remarks}".lower()
     base = _era(training, project, flash=bool(flash), sharded=sharded)
-    stated_fp32 = "fp32" in str(training.get("grad_accumulation") or "")
     group = re.search(r"over (\d+) ranks", zero)
     per_operation = "op" in str(training.get("recompute") or "").lower().replace("optim", "")
     software = replace(
         base,
-        gradient_bytes=4 if (bf16 or stated_fp32) and not sharded else 2,
-        reduce_bytes=4 if "all-reduce" in str(training.get("precision") or "") else 2,
+        **_gradient_bytes(base, training, sharded=sharded),
         dropout=not gated and not flash,
         single_rail=sharded and not flash,
         synchronous=_blocking(training, project, assumed),
         zero_group=int(group.group(1)) if group else None,
+        broadcasts="internevo" in project,
         selective_keeps_matmuls=0.5 if per_operation else None,
         buffer_bytes=_buffer_bytes(training, project),
     )
@@ -87,9 +87,26 @@ def _era(training: Mapping[str, Any], project: str, *, flash: bool, sharded: boo
     """Return the era that the framework and its kernels belong to."""
     if flash:
         return COMPILED if training.get("torch_compile") else SHARDED if sharded else MODERN
-    if "megatron-deepspeed" in project or "(deepspeed)" in str(training.get("schedule") or "").lower():
+    if (
+        any(name in project for name in DEEPSPEED_PROJECTS)
+        or "(deepspeed)" in str(training.get("schedule") or "").lower()
+    ):
         return DEEPSPEED
     return MATERIALISED
+
+
+def _gradient_bytes(base: Software, training: Mapping[str, Any], *, sharded: bool) -> dict[str, Any]:
+    """Return the sizes of accumulated and of reduced gradients, and the traffic of accumulating them.
+
+    A kernel of its own reads each new 16-bit gradient, and reads and writes the sum. Megatron-LM reduces the
+    fp32 sum that it keeps of bf16 gradients; the frameworks above it go back to 16 bits.
+    """
+    precision = str(training.get("precision") or "bf16")
+    wide = precision_of(precision) == "bf16" or "fp32" in str(training.get("grad_accumulation") or "")
+    size = 4 if wide and not sharded else 2
+    fp32_sum = "all-reduce" in precision or (size == 4 and base.name == MATERIALISED.name)
+    added = {} if base.flash_attention else {"accumulate_bytes": 2.0 + 2 * size}
+    return {"gradient_bytes": size, "reduce_bytes": 4 if fp32_sum else 2, **added}
 
 
 def _blocking(training: Mapping[str, Any], project: str, assumed: list[str]) -> bool:

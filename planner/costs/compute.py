@@ -183,6 +183,13 @@ def _attention(model: ModelSpec, device: DeviceSpec, software: Software, part: S
     )
 
 
+def _rotary(model: ModelSpec, device: DeviceSpec, software: Software, part: Slice) -> tuple[Kernel, ...]:
+    """Rotate queries and keys."""
+    rotated = part.microbatch * model.seq_len * (model.query_width + model.kv_width) / part.tp
+    traffic = software.elementwise_traffic * 2 * part.element_bytes * rotated
+    return (_stream("rotary", device, traffic, traffic),)
+
+
 def block_kernels(
     model: ModelSpec, device: DeviceSpec, software: Software, part: Slice
 ) -> tuple[Kernel, ...]:
@@ -194,7 +201,6 @@ def block_kernels(
     inner = model.ffn_hidden / tp
     gates = 2 if model.gated_mlp else 1
     mask = 1 if software.dropout else 0
-    rotary = tokens * (model.query_width + model.kv_width) / tp if model.position == "rope" else 0.0
     extra = software.elementwise_traffic
     return (
         _stream("norm 1", device, extra * 2 * e * outer, extra * 3 * e * outer),
@@ -207,7 +213,7 @@ def block_kernels(
             n=qkv,
             accumulate=software.accumulate_bytes,
         ),
-        _stream("rotary", device, 2 * e * rotary * extra, 2 * e * rotary * extra),
+        *(_rotary(model, device, software, part) if model.position == "rope" else ()),
         *_attention(model, device, software, part),
         _linear(
             "attention output",

@@ -21,6 +21,7 @@ from planner.costs.rates import (
     agreement_seconds,
     analytic_pieces,
     beside,
+    gathering_seconds,
     measured_pieces,
     reduction_seconds,
     sharded_seconds,
@@ -267,6 +268,7 @@ def _time(
 ) -> TimeBreakdown:
     exposed, updates = [], []
     reduction = cache(lambda held: float(reduction_seconds(cluster, layout, software, held, costs)))
+    gathering = cache(lambda held: float(gathering_seconds(cluster, layout, software, held, costs)))
     for rank, (end, own) in enumerate(zip(line.ends, line.stages_of_ranks, strict=True)):
         blocks = max(1, sum(stages.layers[s] for s in own))
         forward = sum(stages.forward[s] for s in own)
@@ -280,17 +282,17 @@ def _time(
             parts_of_rank = blocks if costs is None else layout.chunks
             late = seconds / parts_of_rank
             seconds = late + float(beside(backward * (1 - 1 / parts_of_rank), seconds - late))
-        extra = 0.0
+        extra = line.updates * gathering(parameters[rank])
         if costs is None and layout.zero >= 2 and layout.dp > 1:
             phases = sharded_seconds(cluster, layout, software, parameters=parameters[rank], blocks=blocks)
             if layout.overlap.dp:
-                extra = sum(
+                each = sum(
                     float(beside(work, part)) + part / blocks
                     for work, part in zip((forward, backward), phases, strict=True)
                 )
             else:
-                extra = sum(phases)
-            extra *= layout.microbatches
+                each = sum(phases)
+            extra += each * layout.microbatches
         exposed.append(end + seconds + extra - line.seconds)
         shard = parameters[rank] / (layout.dp if layout.zero else 1)
         if costs is not None and costs.optimizer_seconds_per_parameter is not None:
@@ -318,7 +320,7 @@ def _time(
     parts = {name: seconds * stretch for name, seconds in parts.items()}
     bubble = max(0.0, line.seconds - line.busy[slowest])
     waiting = 0.0 if costs is not None else float(straggling(cluster, layout.world_size)) * line.seconds
-    parts["pp_comm"] = max(0.0, line.seconds - bubble - sum(parts.values()))
+    parts["pp_comm"] = 0.0 if layout.pp == 1 else max(0.0, line.seconds - bubble - sum(parts.values()))
     update = max(updates) * line.updates
     if costs is not None:
         update += agreement_seconds(layout, costs) + (costs.step_overhead_seconds or 0.0)

@@ -31,7 +31,7 @@ GROUP_BLEND = 2.1
 TP_COLLECTIVES = 2
 # What a collective takes from the compute beside it; fitted to published FSDP runs (a lone pair of kernels:
 # 0.126, Hetu-Galvatron@cea12ff hardware profile).
-OVERLAP_SLOWDOWN = 0.45
+OVERLAP_SLOWDOWN = 0.4
 
 
 class Degrees(Protocol):
@@ -274,22 +274,36 @@ def _collective(
 def reduction_seconds(
     cluster: ClusterSpec, layout: Degrees, software: Software, parameters: Number, costs: CostTable | None
 ) -> Number:
-    """Seconds of the collectives over dp at the end of a step: gradients, and with ZeRO-1 the weights."""
+    """Seconds of the collectives over dp that sum the gradients of a step."""
     gradients = reduced_element_bytes(software, layout.precision) * parameters
     if costs is not None:
         assert isinstance(layout, Layout)
         return _collective(costs, cluster, layout, "all_reduce", axis="dp", message=gradients)
     route = communication.path(cluster, layout.dp, layout.stride("dp"))
-    weights = ELEMENT_BYTES[layout.precision] * parameters
     reduced = communication.all_reduce_seconds(route, gradients)
-    sharded = communication.all_gather_seconds(route, gradients) + communication.all_gather_seconds(
-        route, weights
-    )
-    if software.zero_group is not None:
-        group = communication.path(cluster, np.minimum(layout.dp, software.zero_group), layout.stride("dp"))
-        sharded = reduced + communication.all_gather_seconds(group, weights)
+    scattered = reduced if software.broadcasts else communication.all_gather_seconds(route, gradients)
     zero = np.asarray(layout.zero)
-    return _plain(np.where(zero == 0, reduced, np.where(zero == 1, sharded, 0.0)))
+    return _plain(np.where(zero == 0, reduced, np.where(zero == 1, scattered, 0.0)))
+
+
+def gathering_seconds(
+    cluster: ClusterSpec, layout: Degrees, software: Software, parameters: Number, costs: CostTable | None
+) -> Number:
+    """Seconds in which ranks of ZeRO-1 and 2 hand out the weights that each has updated; nothing hides it.
+
+    Code that broadcasts sends one message a rank, and each travels round the whole group. With ZeRO-3 the
+    forward gathers (`sharded_seconds`). Measured costs have it in the sum of the gradients.
+    """
+    if costs is not None:
+        return 0.0
+    group = layout.dp
+    if software.zero_group is not None:
+        group = np.minimum(layout.dp, software.zero_group)
+    route = communication.path(cluster, group, layout.stride("dp"))
+    weights = ELEMENT_BYTES[layout.precision] * parameters
+    seconds = communication.all_gather_seconds(route, weights, group if software.broadcasts else 1)
+    zero = np.asarray(layout.zero)
+    return _plain(np.where((zero == 1) | (zero == 2), seconds, 0.0))
 
 
 def agreement_seconds(layout: Layout, costs: CostTable) -> float:
@@ -312,8 +326,8 @@ def sharded_seconds(
 ) -> tuple[Number, Number]:
     """Seconds of the collectives of one microbatch with ZeRO-2 or 3: (forward, backward).
 
-    ZeRO-3 gathers the weights block by block in both phases and scatters the gradients; ZeRO-2 keeps the
-    gathered weights until the step's end, so only the scatter recurs.
+    ZeRO-3 gathers the weights block by block in both phases and scatters the gradients; ZeRO-2 keeps whole
+    weights, so only the scatter recurs.
     """
     route = communication.path(cluster, layout.dp, layout.stride("dp"))
     if software.single_rail:

@@ -30,6 +30,7 @@ class Software:
         score_traffic: memory traffic of softmax and dropout on stored scores relative to fused kernels.
         scatter_bytes: size of one gradient element in the per-microbatch scatter of ZeRO-2 and 3.
         zero_group: over how many ranks ZeRO-1 shards; null: all of dp.
+        broadcasts: ZeRO-1 sums gradients on all ranks, and each rank broadcasts the weights it has updated.
         single_rail: gathers parameter by parameter and so reaches one port's bandwidth.
         loss_bytes: memory traffic of the cross-entropy per logit, beside reading it once in each direction.
         logit_bytes: size of one element of the softmax that the loss keeps, and of its gradient.
@@ -47,6 +48,7 @@ class Software:
     elementwise_traffic: float = 1.0
     selective_keeps_matmuls: float | None = None
     zero_group: int | None = None
+    broadcasts: bool = False
     host_factor: float = 6.0
     gap_seconds: float = 5e-6
     loss_seconds: float = 0.0
@@ -76,6 +78,7 @@ MODERN = Software(
 COMPILED = Software(
     name="compiled",
     elementwise_traffic=1.23,
+    scatter_bytes=4,
     fused_mlp=True,
     host_factor=3.0,
     gap_seconds=2e-6,
@@ -89,7 +92,8 @@ SHARDED = Software(
     elementwise_traffic=3,
     gradient_bytes=2,
     reduce_bytes=2,
-    source="PyTorch FSDP: flash attention, eager element-wise kernels",
+    scatter_bytes=4,
+    source="PyTorch FSDP: flash attention, eager element-wise kernels, gradients summed in fp32",
 )
 MATERIALISED = Software(
     name="materialised",
@@ -101,7 +105,7 @@ MATERIALISED = Software(
     gradient_bytes=2,
     reduce_bytes=2,
     dropout=True,
-    host_factor=10.5,
+    host_factor=11.1,
     gap_seconds=1.91e-06,
     source="2021 to mid-2022 (Megatron-LM): attention scores materialised, fused softmax, dropout",
 )
@@ -112,6 +116,6 @@ DEEPSPEED = replace(
     loss_seconds=1.3e-3,
     elementwise_traffic=1.7,
     score_traffic=1.72,
-    host_factor=17.0,
+    host_factor=18.0,
     source="Megatron-DeepSpeed, 2021 to 2022: as materialised, fewer fused kernels, an engine above",
 )

@@ -18,6 +18,7 @@ def record(**training: Any) -> dict[str, Any]:
         (record(framework="Megatron-DeepSpeed"), "", "deepspeed"),
         (record(schedule="1F1B (DeepSpeed)"), "", "deepspeed"),
         (record(), "Framework: Megatron-DeepSpeed.", "deepspeed"),
+        (record() | {"source": "bigscience-workshop/bigscience@9e64edec"}, "", "deepspeed"),
         (record(flash_attention=True, framework="Megatron-DeepSpeed"), "", "modern"),
         (record(flash_attention=True, torch_compile=True), "", "compiled"),
         (record(flash_attention=True) | {"parallelism": {"zero_stage": "FSDP"}}, "", "sharded"),
@@ -46,6 +47,30 @@ def test_flat_copies_of_gradients_are_those_of_a_named_framework() -> None:
     accumulated = record(framework="DeepSpeed", grad_accumulation="fp32")
     assert software_of(accumulated, [])[0].buffer_bytes == 4
     assert software_of(record() | {"source": "huggingface/nanotron@2411b022"}, [])[0].buffer_bytes == 2
+
+
+@pytest.mark.parametrize(
+    ("data", "sizes"),
+    [
+        (record(precision="fp16"), (2, 2, 6)),
+        (record(precision="bf16"), (4, 4, 10)),
+        (record(precision="bf16", framework="Megatron-DeepSpeed"), (4, 2, 10)),
+        (record(precision="fp16", grad_accumulation="fp32", framework="DeepSpeed"), (4, 4, 10)),
+    ],
+)
+def test_accumulating_a_gradient_reads_it_and_reads_and_writes_the_sum(
+    data: dict[str, Any], sizes: tuple[int, int, float]
+) -> None:
+    """(Bytes of the sum, bytes on the network, traffic of one addition.)"""
+    software = software_of(data, [])[0]
+    assert (software.gradient_bytes, software.reduce_bytes, software.accumulate_bytes) == sizes
+
+
+def test_an_optimizer_that_broadcasts_is_that_of_a_named_framework() -> None:
+    source = {"source": "InternLM/InternEvo@c628a8c", "parallelism": {"zero_stage": "over 8 ranks"}}
+    software = software_of(record(flash_attention=True) | source, [])[0]
+    assert (software.broadcasts, software.zero_group) == (True, 8)
+    assert not software_of(record(flash_attention=True), [])[0].broadcasts
 
 
 def test_precisions() -> None:

@@ -5,7 +5,14 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from planner.costs.compute import Slice, block_times, embedding_times, head_times, optimizer_seconds
+from planner.costs.compute import (
+    Slice,
+    block_kernels,
+    block_times,
+    embedding_times,
+    head_times,
+    optimizer_seconds,
+)
 from planner.costs.roofline import bandwidth
 from planner.costs.software import MATERIALISED, MODERN
 from profiles.model import ModelSpec
@@ -53,6 +60,15 @@ def test_the_head_is_split_over_tp(gpt: ModelSpec) -> None:
 def test_the_optimizer_moves_every_state_once() -> None:
     seconds = optimizer_seconds(A100, 1e9, 4, 2)
     assert seconds == pytest.approx(1e9 * (8 + 24 + 2) / bandwidth(A100), rel=1e-3)
+
+
+def test_learned_positions_start_no_kernel_of_a_block(gpt: ModelSpec) -> None:
+    rope = gpt.model_copy(update={"position": "rope"})
+    learned, rotated = (
+        block_kernels(model, A100, MODERN, Slice(microbatch=1, tp=8)) for model in (gpt, rope)
+    )
+    assert [kernel for kernel in rotated if kernel.name != "rotary"] == list(learned)
+    assert len(rotated) == len(learned) + 1
 
 
 def test_starting_collectives_keeps_the_host_busy_and_alone_it_starts_none(gpt: ModelSpec) -> None:

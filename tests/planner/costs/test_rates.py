@@ -6,8 +6,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from planner.costs.rates import analytic_pieces, stage_phases
-from planner.costs.software import MATERIALISED
+from planner.costs.communication import all_gather_seconds, all_reduce_seconds, path
+from planner.costs.price import assess
+from planner.costs.rates import analytic_pieces, gathering_seconds, reduction_seconds, stage_phases
+from planner.costs.software import MATERIALISED, MODERN
 from planner.layout import Layout
 from profiles.cluster import ClusterSpec
 from profiles.model import ModelSpec
@@ -59,3 +61,44 @@ def test_a_transfer_is_started_on_both_sides(gpt: ModelSpec, selene: ClusterSpec
 
     assert hop(LAYOUT, 1e-3) - hop(LAYOUT, 0.0) == pytest.approx(1e-3)
     assert hop(LAYOUT.model_copy(update={"pp": 1}), 1e-3) == 0
+
+
+def dp_seconds(zero: int, cluster: ClusterSpec, *, broadcasts: bool = False) -> tuple[float, float]:
+    """Return the seconds of summing 10¹⁰ gradients over 64 ranks, and of handing out the weights."""
+    layout = LAYOUT.model_copy(update={"tp": 1, "pp": 1, "dp": 64, "global_batch": 64, "zero": zero})
+    software = replace(MODERN, reduce_bytes=2, broadcasts=broadcasts)
+    summed = reduction_seconds(cluster, layout, software, 1e10, None)
+    return float(summed), float(gathering_seconds(cluster, layout, software, 1e10, None))
+
+
+def test_a_sharded_optimizer_moves_as_much_as_an_all_reduce(selene: ClusterSpec) -> None:
+    """Scatter and gather are the two halves of an all-reduce (Rajbhandari et al. 2020, arXiv 1910.02054)."""
+    whole, nothing = dp_seconds(0, selene)
+    scattered, gathered = dp_seconds(1, selene)
+    assert nothing == 0
+    assert scattered + gathered == pytest.approx(whole, rel=0.02)
+    assert dp_seconds(2, selene) == (0.0, gathered)  # gradients are scattered in every microbatch
+    assert dp_seconds(3, selene) == (0.0, 0.0)
+
+
+def test_weights_that_are_broadcast_travel_round_the_group_once_for_every_rank(selene: ClusterSpec) -> None:
+    route = path(selene, 64, 1)
+    summed, handed = dp_seconds(1, selene, broadcasts=True)
+    assert summed == pytest.approx(float(all_reduce_seconds(route, 2e10)))
+    assert handed == pytest.approx(float(all_gather_seconds(route, 2e10, 64)))
+    latency = float(all_gather_seconds(route, 2e10, 2) - all_gather_seconds(route, 2e10))
+    assert handed - dp_seconds(1, selene)[1] == pytest.approx(63 * latency)
+
+
+def test_a_backward_hides_the_sum_of_gradients_but_not_the_weights_that_follow(
+    gpt: ModelSpec, selene: ClusterSpec
+) -> None:
+    layout = LAYOUT.model_copy(
+        update={"pp": 1, "dp": 8, "global_batch": 64, "zero": 1, "sequence_parallel": True}
+    )
+    assessment = assess(gpt, selene, layout, software=MODERN)
+    held = assessment.parameters[0]
+    summed = float(reduction_seconds(selene, layout, MODERN, held, None))
+    handed = float(gathering_seconds(selene, layout, MODERN, held, None))
+    exposed = assessment.estimate.time.dp_comm
+    assert handed < exposed < handed + summed
