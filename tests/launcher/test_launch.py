@@ -53,24 +53,31 @@ def ranks_of(run: Path) -> list[psutil.Process]:
     return found
 
 
+def write_stand_in_job(folder: Path, *, steps: int) -> None:
+    """Lay job.yaml: real torchrun, and the trainer without torch that the tests of SLURM use."""
+    package = folder / "stand-in" / "runtime"
+    package.mkdir(parents=True)
+    (package / "__init__.py").write_text("")
+    shutil.copy(Path(__file__).parent / "slurm" / "stand_in_train.py", package / "train.py")
+    (folder / "job.yaml").write_text(
+        f"kind: job\nplan: plan.yaml\nsteps: {steps}\ncheckpoint: {{every_steps: 2}}\n"
+        f"environment: {{PYTHONPATH: {package.parent}, TEST_STEP_SECONDS: '0.1'}}\n"
+    )
+
+
 @pytest.fixture
-def started(folder: Path) -> Iterator[subprocess.Popen[str]]:
-    """A run of many steps that has done its third."""
+def started(folder: Path, request: pytest.FixtureRequest) -> Iterator[subprocess.Popen[str]]:
+    """A run of many steps that has done its third; of the stand-in where a test asks for it."""
+    if getattr(request, "param", "") == "stand-in":
+        write_stand_in_job(folder, steps=100000)
+        words = ["job.yaml"]
+    else:
+        words = ["plan.yaml", "--steps", "100000"]
+    words += ["--runs", str(folder / "runs"), "--name", "long", "--no-requeue"]
     # In the background of a shell SIGINT is ignored, and what is ignored is inherited.
     signal.signal(signal.SIGINT, signal.default_int_handler)
     process = subprocess.Popen(
-        [
-            *CUBOID,
-            "launch",
-            "plan.yaml",
-            "--steps",
-            "100000",
-            "--runs",
-            str(folder / "runs"),
-            "--name",
-            "long",
-            "--no-requeue",
-        ],
+        [*CUBOID, "launch", *words],
         cwd=folder,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
@@ -89,13 +96,25 @@ def started(folder: Path) -> Iterator[subprocess.Popen[str]]:
         left.kill()
 
 
-def test_a_run_ends_with_a_record_and_a_report(folder: Path) -> None:
-    done = cuboid(folder, "launch", "plan.yaml", "--steps", "12", "--name", "short", "--json")
-    assert done.returncode == 0, done.stderr
-    outcome = json.loads(done.stdout)
-    run = folder / outcome["run"]
-    assert outcome["finished"]
-    assert len(losses(run)) == 12
+def test_ctrl_c_saves_leaves_no_process_and_the_run_goes_on(
+    folder: Path, started: subprocess.Popen[str]
+) -> None:
+    """Goes on to its end, that is, where it leaves a record and can be reported."""
+    run = folder / "runs" / "long"
+    started.send_signal(signal.SIGINT)
+    started.communicate(timeout=60)
+    assert started.returncode == 130
+    assert ranks_of(run) == []
+    assert list((run / "checkpoints").iterdir())
+    steps = len(losses(run)) + 10
+    job = run / "job.yaml"
+    job.write_text(job.read_text().replace("steps: 100000", f"steps: {steps}"))
+    assert cuboid(folder, "launch", str(run)).returncode == 2
+    resumed = cuboid(folder, "launch", str(run), "--resume", "--json")
+    assert resumed.returncode == 0, resumed.stderr
+    assert json.loads(resumed.stdout)["finished"]
+    assert json.loads((run / "events.jsonl").read_text().splitlines()[-1])["event"] == "finished"
+    assert len(losses(run)) == steps
     assert losses(run)[-1] < losses(run)[0]
     report = json.loads(cuboid(folder, "report", str(run), "--json", "--html", "page.html").stdout)
     measured = {row["name"]: row["measured"] for row in report["rows"]}
@@ -105,25 +124,6 @@ def test_a_run_ends_with_a_record_and_a_report(folder: Path) -> None:
     page = (folder / "page.html").read_text()
     assert "Predicted against measured" in page
     assert "http" not in page.replace("http-equiv", "")
-
-
-def test_ctrl_c_saves_leaves_no_process_and_the_run_goes_on(
-    folder: Path, started: subprocess.Popen[str]
-) -> None:
-    run = folder / "runs" / "long"
-    started.send_signal(signal.SIGINT)
-    started.communicate(timeout=60)
-    assert started.returncode == 130
-    assert ranks_of(run) == []
-    assert list((run / "checkpoints").iterdir())
-    stopped = len(losses(run))
-    job = run / "job.yaml"
-    job.write_text(job.read_text().replace("steps: 100000", f"steps: {stopped + 2}"))
-    assert cuboid(folder, "launch", str(run)).returncode == 2
-    resumed = cuboid(folder, "launch", str(run), "--resume")
-    assert resumed.returncode == 0, resumed.stderr
-    assert json.loads((run / "events.jsonl").read_text().splitlines()[-1])["event"] == "finished"
-    assert len(losses(run)) == stopped + 2
 
 
 def test_a_killed_rank_ends_the_run_and_is_named(folder: Path, started: subprocess.Popen[str]) -> None:
@@ -140,18 +140,8 @@ def test_a_killed_rank_ends_the_run_and_is_named(folder: Path, started: subproce
 
 
 def test_a_killed_rank_is_restarted_from_the_checkpoint(folder: Path) -> None:
-    """The policy of a job on SLURM, here: resumed once, every step done, and the attempts on record.
-
-    Real torchrun; the trainer is the stand-in without torch, which the tests of SLURM use.
-    """
-    package = folder / "stand-in" / "runtime"
-    package.mkdir(parents=True)
-    (package / "__init__.py").write_text("")
-    shutil.copy(Path(__file__).parent / "slurm" / "stand_in_train.py", package / "train.py")
-    (folder / "job.yaml").write_text(
-        "kind: job\nplan: plan.yaml\nsteps: 40\ncheckpoint: {every_steps: 2}\n"
-        f"environment: {{PYTHONPATH: {package.parent}, TEST_STEP_SECONDS: '0.1'}}\n"
-    )
+    """The policy of a job on SLURM, here: resumed once, every step done, and the attempts on record."""
+    write_stand_in_job(folder, steps=40)
     launch = [*CUBOID, "launch", "job.yaml", "--runs", str(folder / "runs"), "--name", "again"]
     process = subprocess.Popen(launch, cwd=folder, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     run = folder / "runs" / "again"
@@ -179,6 +169,7 @@ def test_a_killed_rank_is_restarted_from_the_checkpoint(folder: Path) -> None:
     assert ranks_of(run) == []
 
 
+@pytest.mark.parametrize("started", ["stand-in"], indirect=True)
 def test_a_killed_torchrun_leaves_no_rank_behind(folder: Path, started: subprocess.Popen[str]) -> None:
     run = folder / "runs" / "long"
     agent = next(p for p in ranks_of(run) if "torch.distributed.run" in p.cmdline())

@@ -51,38 +51,36 @@ os.execv("/usr/bin/srun", ["srun", *rest])
 """
 
 
-@pytest.fixture
-def programs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    folder = tmp_path / "programs"
+def with_program(folder: Path, name: str, text: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Put a program of that name first in the path that a job sent from here inherits."""
     folder.mkdir()
-    for name, text in (("apptainer", APPTAINER), ("srun", PYXIS)):
-        (folder / name).write_text(text.format(python=sys.executable))
+    (folder / name).write_text(text.format(python=sys.executable))
+    (folder / name).chmod(0o755)
     monkeypatch.setenv("PATH", f"{folder}:{os.environ['PATH']}")
-    return folder
 
 
-@pytest.mark.parametrize("runtime", ["apptainer", "pyxis"])
-def test_every_task_runs_in_the_container(
-    runtime: str, cluster: Any, runs: Any, programs: Path, tmp_path: Path
-) -> None:
-    (programs / ("apptainer" if runtime == "apptainer" else "srun")).chmod(0o755)
-    image = tmp_path / "it's an image.sif"
+def test_every_task_runs_in_the_container(cluster: Any, runs: Any, tmp_path: Path) -> None:
+    image, data = tmp_path / "it's an image.sif", tmp_path / "some data"
     image.write_text("")
-    data = tmp_path / "some data"
     data.mkdir()
-    container = ContainerSpec(
-        image=str(image),
-        runtime=runtime,
-        mounts=(f"{data}:{data}:ro",),
-        workdir=str(data),
-        python=sys.executable,
-    )
-    run = runs.create()
-    cluster.launch(run, process_model="srun", preflight="strict", container=container)
-    assert cluster.settle(run, 60) == "finished"
-    (folder,) = (run.path / "preflight").iterdir()
-    assert {path.name for path in folder.glob("*.json")} == {"n1.json", "n2.json"}
-    mounts = [f"{data}:{data}:ro", f"{run.path}:{run.path}"]
-    shown = " ".join(mounts) if runtime == "apptainer" else ",".join(mounts)
-    for rank in range(4):
-        assert f"TEST_CONTAINER={image} {data} {shown}" in (run.logs / f"rank-{rank}.log").read_text()
+    sent = {}
+    for runtime, name, text in (("apptainer", "apptainer", APPTAINER), ("pyxis", "srun", PYXIS)):
+        with pytest.MonkeyPatch.context() as patch:
+            with_program(tmp_path / runtime, name, text, patch)
+            container = ContainerSpec(
+                image=str(image),
+                runtime=runtime,
+                mounts=(f"{data}:{data}:ro",),
+                workdir=str(data),
+                python=sys.executable,
+            )
+            sent[runtime] = runs.create(runtime)
+            cluster.launch(sent[runtime], process_model="srun", preflight="strict", container=container)
+    for runtime, run in sent.items():
+        assert cluster.settle(run, 60) == "finished"
+        (folder,) = (run.path / "preflight").iterdir()
+        assert len(list(folder.glob("*.json"))) == 2  # one of each node
+        mounts = [f"{data}:{data}:ro", f"{run.path}:{run.path}"]
+        shown = " ".join(mounts) if runtime == "apptainer" else ",".join(mounts)
+        for rank in range(4):
+            assert f"TEST_CONTAINER={image} {data} {shown}" in (run.logs / f"rank-{rank}.log").read_text()

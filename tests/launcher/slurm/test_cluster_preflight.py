@@ -30,7 +30,9 @@ def test_node_with_fewer_devices(cluster: Any, runs: Any, turn: int, within: Any
     try:
         run = a_run(runs)
         sent = time.time()
-        (job,) = cluster.launch(run, process_model="srun", preflight="strict")
+        (job,) = cluster.launch(run, process_model="srun", preflight="strict", nodelist="n1,n2")
+        again = a_run(runs, "again")  # what the refusal asks for, sent at once
+        cluster.launch(again, process_model="srun", preflight="strict", exclude="n2")
         assert cluster.settle(run, 60) == "preflight"
         within("the refusal", time.time() - sent, REFUSAL_SECONDS)
         assert end(run)["exit"] == "3"
@@ -39,8 +41,6 @@ def test_node_with_fewer_devices(cluster: Any, runs: Any, turn: int, within: Any
         assert "1 usable cores, the plan was made for 2" in text
         assert "--exclude n2" in text
         assert not run.events_path.exists()  # no rank was started
-        again = a_run(runs, "again")
-        cluster.launch(again, process_model="srun", preflight="strict", exclude="n2")
         assert cluster.settle(again, TRAINED_SECONDS) == "finished"
     finally:
         cluster.on("n2", "taskset", "-cp", "0-1", str(daemon))
@@ -79,10 +79,10 @@ def test_stale_variables_of_the_site_are_refused(cluster: Any, runs: Any, turn: 
 
 def test_collective_test(cluster: Any, runs: Any) -> None:
     """The stand-in replaces the package of the trainer, so this one has to be the real one."""
-    run = runs.create(steps=1, stand_in=False)
+    run = runs.create(plan=runs.tiny_plan(devices_per_node=1), steps=1, stand_in=False)
     cluster.launch(run, process_model="srun", preflight="warn", collective_test=True, preflight_seconds=200)
     (folder,) = cluster.wait(lambda: list((run.path / "preflight").glob("*")), 60, "a pre-flight")
     cluster.wait((folder / "collective.result").exists, 200, "a result")
     data = json.loads((folder / "collective.result").read_text())
-    assert data["ranks"] == 4
+    assert data["ranks"] == 2
     assert data["bytes_per_second"] > 1e6

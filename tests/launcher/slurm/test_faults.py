@@ -34,7 +34,7 @@ DOWN_SECONDS = 30.0
 # done before SLURM has noticed
 JOBS: dict[str, tuple[str, str, int]] = {
     "killed rank": ("srun", "n1,n2", 20),
-    "killed torchrun": ("torchrun", "n1,n2", 60),
+    "killed torchrun": ("torchrun", "n1,n2", 20),
     "scancel": ("torchrun", "n1,n2", 1000),
     "full disk": ("srun", "n1,n2", 1000),
     "crashed node": ("srun", "n3,n4,n5", 60),
@@ -66,6 +66,9 @@ class Faults:
 
     def strike(self, names: list[str]) -> None:
         """Launch these jobs, and inject each one's fault once it has done five steps."""
+        for name in names:
+            for host in JOBS[name][1].split(","):
+                self.cluster.wait(lambda host=host: usable(host), 60, f"{host} is back")
         waiting = {name: self._launch(name) for name in names}
         self._struck |= waiting
         self.cluster.wait(lambda: self._strike_ready(waiting) or not waiting, 240, "five steps of every job")
@@ -120,7 +123,6 @@ class Faults:
         ):
             if name in self._struck:
                 self.cluster.verb(verb, host)
-                self.cluster.wait(lambda host=host: usable(host), 60, f"{host} comes back")
 
     def finished(self, name: str, within: Callable[[str, float, float], None]) -> tuple[Attempt, Attempt]:
         """Wait for the end of a run of two attempts; nothing was lost but steps since the last checkpoint."""
