@@ -31,6 +31,7 @@ from profiles.site import SlurmOptions
 ROOT = Path(__file__).parents[3]
 SCRIPT = ROOT.parent / "shared" / "slurm" / "mini-cluster"
 PACKAGES = {"sbatch": "slurm-wlm", "munged": "munge", "ip": "iproute2", "shellcheck": "shellcheck"}
+HELPFUL = ("bubblewrap",)  # tests do without it
 NODES = 11
 TINY = {
     "layers": 4,
@@ -87,7 +88,9 @@ def debian_packages() -> None:
             "--no-install-recommends",
         ]
         subprocess.run(["apt-get", "-qq", "update"], capture_output=True, check=False, timeout=600)
-        subprocess.run([*install, *missing], env=environment, capture_output=True, check=False, timeout=600)
+        subprocess.run(
+            [*install, *missing, *HELPFUL], env=environment, capture_output=True, check=False, timeout=600
+        )
         missing = missing_packages()
     if missing:
         pytest.skip(f"needs the Debian packages {', '.join(missing)}, and root to install them")
