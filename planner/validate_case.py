@@ -32,6 +32,7 @@ class Case:
     cluster: ClusterSpec
     layout: Layout
     software: Software
+    framework: str = ""
     measured_step_seconds: float | None = None
     measured_peak_bytes: float | None = None
     memory_view: MemoryView = "device"
@@ -52,7 +53,7 @@ class Case:
         )
         return (
             self.source, self.gpu, name, self.layout.world_size, self.layout.global_batch,
-            self.layout.precision, self.software.name,
+            self.layout.precision, self.software.name, self.framework,
         )  # fmt: skip
 
 

@@ -130,6 +130,7 @@ def _case(record: Data, name: str, source: str, remarks: str) -> Case:
         cluster=machine,
         layout=layout,
         software=software,
+        framework=str(training.get("framework") or ""),
         measured_step_seconds=step,
         measured_peak_bytes=peak,
         memory_view=view,

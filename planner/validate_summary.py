@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from planner.validate import Row
+from planner.validate_reasons import reasons
 
 RESISTS = 0.25  # relative error beyond which a row is named
 MIN_CONTEST = 3  # layouts that have to be measured before their order says anything
@@ -37,6 +38,8 @@ def summarise(rows: Sequence[Row], left_out: Mapping[str, Sequence[float]] | Non
     what a new source should expect.
     """
     timed = [row for row in rows if row.error is not None]
+    resisting = {row.id: row.error for row in timed if row.error is not None and abs(row.error) > RESISTS}
+    misjudged = [row.id for row in rows if row.verdict != "ok"]
     held = [row for row in rows if row.memory_error is not None]
     return {
         **statistics([row.error for row in timed if row.error is not None]),
@@ -54,9 +57,8 @@ def summarise(rows: Sequence[Row], left_out: Mapping[str, Sequence[float]] | Non
             "wrongly_infeasible": [row.id for row in rows if row.verdict == "wrongly infeasible"],
             "wrongly_feasible": [row.id for row in rows if row.verdict == "wrongly feasible"],
         },
-        "resisting": {
-            row.id: row.error for row in timed if row.error is not None and abs(row.error) > RESISTS
-        },
+        "resisting": resisting,
+        "reasons": reasons([*resisting, *misjudged]),
         "ranking": ranking(timed),
         "skipped": dict(Counter(row.skipped for row in rows if row.skipped is not None)),
     }

@@ -124,10 +124,18 @@ def _show_summary(summary: dict[str, Any]) -> None:
         f"{feasibility['checked']} runs priced: {len(feasibility['wrongly_infeasible'])} that ran called"
         f" infeasible, {len(feasibility['wrongly_feasible'])} that ran out of memory called feasible"
     )
+    known = summary["reasons"]
+    for verdict in ("wrongly_infeasible", "wrongly_feasible"):
+        for name in feasibility[verdict]:
+            out.print(f"{verdict.replace('_', ' ')}: {name}{_because(known.get(name))}")
     for name, error in sorted(summary["resisting"].items(), key=lambda pair: -abs(pair[1])):
-        out.print(f"off by more than a quarter: {name} {error:+.0%}")
+        out.print(f"off by more than a quarter: {name} {error:+.0%}{_because(known.get(name))}")
     for reason, count in summary["skipped"].items():
         out.print(f"skipped {count}: {reason}")
+
+
+def _because(reason: str | None) -> str:
+    return f" ({reason})" if reason else ""
 
 
 def _seconds(value: float | None) -> str:

@@ -165,6 +165,16 @@ def test_the_summary_has_every_group(tmp_path: Path) -> None:
     assert sum(summary["skipped"].values()) == 2
 
 
+def test_layouts_compete_within_a_framework(tmp_path: Path) -> None:
+    records = [
+        changed(training={"framework": name}) | {"id": f"r{i}"}
+        for i, name in enumerate(("one", "one", "two"))
+    ]
+    (tmp_path / "a.yaml").write_text(dump_yaml({"records": records}))
+    first, second, other = (row.contest for row in validate_records([tmp_path]))
+    assert first == second != other
+
+
 def test_rows_that_resist_are_named_and_left_out_sources_are_summed_up() -> None:
     def row(name: str, error: float) -> Row:
         return Row(
@@ -175,6 +185,7 @@ def test_rows_that_resist_are_named_and_left_out_sources_are_summed_up() -> None
         [row("near", 0.1), row("slow", -0.3), row("quick", 0.26)], {"a": [0.1, -0.3], "b": [0.2]}
     )
     assert summary["resisting"] == {"slow": -0.3, "quick": 0.26}
+    assert summary["reasons"] == {}
     left_out = summary["leave_one_source_out"]
     assert left_out["count"] == 3
     assert left_out["mean"] == pytest.approx(0.2)
