@@ -13,6 +13,7 @@ from __future__ import annotations
 import itertools
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from functools import cache, partial
 
 from planner.schedules.action import Action, Kind, Schedule, loop_placement, v_placement
 from planner.schedules.family import Family, ScheduleError
@@ -21,6 +22,7 @@ from planner.schedules.generate import Policy, generate
 from planner.schedules.improve import improve, score_of
 from planner.schedules.memory import peak_stage_activations
 from planner.schedules.named import NAMED, build_family
+from planner.schedules.prolong import prolong, short_enough
 from planner.schedules.simulate import simulate
 from planner.schedules.times import StageTimes
 from profiles.errors import InfeasibleError
@@ -113,21 +115,41 @@ def auto(problem: Problem, *, effort: int = EFFORT) -> Schedule:
 def _best(problem: Problem, bound: float) -> list[Schedule]:
     """Return the best candidates; for large problems of those that are best with fewer microbatches."""
     if 3 * problem.ranks * problem.microbatches * (problem.chunks or 1) <= _LARGE:
-        return _ranked(problem, _makers(problem, thorough=True), bound)
+        return _ranked(problem, _made(problem, _makers(problem, thorough=True)), bound)
     finalists = _finalists(replace(problem, microbatches=min(problem.microbatches, 3 * problem.ranks // 2)))
-    return _ranked(problem, finalists, bound)
+    return _ranked(problem, _prolonged(problem, finalists), bound)
+
+
+def _made(problem: Problem, makers: Iterable[Maker]) -> Iterator[Schedule | None]:
+    """Yield what the makers make, none when they cannot."""
+    published = cache(partial(_published, problem))
+    return (maker(problem, published) for maker in makers)
+
+
+def _prolonged(problem: Problem, makers: Iterable[Maker]) -> Iterator[Schedule | None]:
+    """Yield the same, prolonged from fewer microbatches where these end in a steady state."""
+    short = replace(problem, microbatches=short_enough(problem.ranks, problem.microbatches))
+    published = cache(partial(_published, short))
+    for maker in makers:
+        made = maker(short, published)
+        longer = prolong(made, problem.microbatches) if made is not None else None
+        if longer is not None:
+            yield longer
+        else:
+            yield from _made(problem, [maker])
 
 
 def _finalists(small: Problem) -> list[Maker]:
     """Return what is best for `small`, and the best named family, which the result must not lose to."""
     bound = small.bound() * (1 + 1e-9)
     scored: list[tuple[tuple[float, float, float], int, Maker]] = []
+    published = cache(partial(_published, small))
     named: dict[Family, float] = {}
     best = float("inf")
     for index, maker in enumerate(_makers(small, thorough=False)):
         if isinstance(maker, Refilled) and named.get(maker.family, float("inf")) > _FAR * best:
             continue
-        score = _score(small, maker(small))
+        score = _score(small, maker(small, published))
         if score is None:
             continue
         scored.append((score, index, maker))
@@ -137,15 +159,14 @@ def _finalists(small: Problem) -> list[Maker]:
         if score[0] <= bound:
             break
     ranked = [maker for _, _, maker in sorted(scored, key=lambda entry: entry[:2])]
-    published = [maker for maker in ranked if isinstance(maker, Named)]
-    return [ranked[0]] if ranked[0] in published else [ranked[0], *published[:1]]
+    families = [maker for maker in ranked if isinstance(maker, Named)]
+    return [ranked[0]] if ranked[0] in families else [ranked[0], *families[:1]]
 
 
-def _ranked(problem: Problem, makers: Iterable[Maker], bound: float) -> list[Schedule]:
+def _ranked(problem: Problem, schedules: Iterable[Schedule | None], bound: float) -> list[Schedule]:
     """Return the best candidates, best first; only the first that reaches `bound`, if one does."""
     scored: list[tuple[tuple[float, float, float], int, Schedule]] = []
-    for index, maker in enumerate(makers):
-        schedule = maker(problem)
+    for index, schedule in enumerate(schedules):
         score = _score(problem, schedule)
         if score is None or schedule is None:
             continue
@@ -193,20 +214,28 @@ def _policies(problem: Problem) -> Iterator[Policy]:
         yield Policy(noise=0.5 if seed % 2 else 0.15, seed=seed, patience=(0.0, 0.5)[seed % 4 // 2])
 
 
+def _published(problem: Problem, family: Family) -> Schedule | None:
+    """Return a family's schedule for `problem`, if it has one."""
+    try:
+        return build_family(
+            family, ranks=problem.ranks, microbatches=problem.microbatches, chunks=problem.chunks
+        )
+    except ScheduleError:
+        return None  # not with these chunks
+
+
+Published = Callable[[Family], Schedule | None]  # `_published` of one problem, built once
+
+
 @dataclass(frozen=True)
 class Named:
     """A named family as published."""
 
     family: Family
 
-    def __call__(self, problem: Problem) -> Schedule | None:
+    def __call__(self, problem: Problem, published: Published) -> Schedule | None:
         """Return its schedule for `problem`, if it has one."""
-        try:
-            return build_family(
-                self.family, ranks=problem.ranks, microbatches=problem.microbatches, chunks=problem.chunks
-            )
-        except ScheduleError:
-            return None  # not with these chunks
+        return published(self.family)
 
 
 @dataclass(frozen=True)
@@ -215,9 +244,9 @@ class Refilled:
 
     family: Family
 
-    def __call__(self, problem: Problem) -> Schedule | None:
+    def __call__(self, problem: Problem, published: Published) -> Schedule | None:
         """Return its schedule for `problem`, if it has one."""
-        schedule = Named(self.family)(problem)
+        schedule = published(self.family)
         if schedule is None:
             return None
         orders = [
@@ -250,7 +279,7 @@ class Generated:
     placement: tuple[int, ...]
     policy: Policy
 
-    def __call__(self, problem: Problem) -> Schedule:
+    def __call__(self, problem: Problem, published: Published) -> Schedule:
         """Return its schedule for `problem`."""
         return generate(
             name="auto",

@@ -10,6 +10,7 @@ from __future__ import annotations
 import heapq
 from collections import deque
 from collections.abc import Sequence
+from typing import NamedTuple
 
 from planner.schedules.action import Action, Kind, Schedule
 from planner.schedules.times import StageTimes
@@ -42,6 +43,15 @@ def fill_weights(
     )
 
 
+class _Cell(NamedTuple):
+    """What all actions of one kind and stage share; slots are counted from the microbatch's number on."""
+
+    seconds: float
+    needs: int  # slot of another stage's data that it waits for, or −1
+    gives: int  # slot of the data it produces
+    delay: float  # until that arrives
+
+
 class _Filling:
     """State of one pass: what each rank has listed, holds and waits for."""
 
@@ -54,69 +64,73 @@ class _Filling:
         limits: Sequence[int],
     ) -> None:
         ranks = len(orders)
-        self.orders, self.placement, self.times, self.limits = orders, placement, times, limits
-        self.microbatches, self.last = microbatches, len(placement) - 1
-        self.size = microbatches * len(placement)
+        self.orders, self.limits = orders, limits
+        self.cells = {kind: _cells(kind, microbatches, placement, times) for kind in (_F, _I)}
+        self.weight_seconds = times.weight_gradient
         self.actions: list[list[Action]] = [[] for _ in range(ranks)]
         self.next = [0] * ranks
         self.held = [0] * ranks
         self.weights: list[deque[Action]] = [deque() for _ in range(ranks)]
-        # Arrival of F's output at stage · m + i, of a gradient at size + stage · m + i, once it is known.
-        self.ready: list[float | None] = [None] * (2 * self.size)
+        # Arrival of F's output at stage · m + i, of a gradient at (stages + stage) · m + i, once it is known.
+        self.ready: list[float | None] = [None] * (2 * microbatches * len(placement))
         self.waiting: dict[int, tuple[int, float]] = {}  # slot → (rank, time from which the rank waits)
         self.events: list[tuple[float, int]] = [(0.0, rank) for rank in range(ranks)]
 
     def run(self) -> None:
         """Let every rank act whenever it is free, in the order of time."""
-        while self.events:
-            now, rank = heapq.heappop(self.events)
-            self._act(now, rank)
+        events, orders, weights, actions = self.events, self.orders, self.weights, self.actions
+        while events:
+            now, rank = heapq.heappop(events)
+            order, position, own = orders[rank], self.next[rank], weights[rank]
+            if position == len(order):
+                actions[rank] += own
+                own.clear()
+                continue
+            cell = order[position]
+            kind, stage, microbatch = cell
+            seconds, needs, gives, delay = self.cells[kind][stage]
+            arrival = self.ready[needs + microbatch] if needs >= 0 else now
+            full = own and kind == _F and self.held[rank] >= self.limits[rank]
+            if arrival is not None and arrival <= now and not full:
+                self.next[rank] = position + 1
+                actions[rank].append(cell)
+                if kind == _F:
+                    self.held[rank] += 1
+                else:
+                    own.append(Action(_W, stage, microbatch))
+                heapq.heappush(events, (now + seconds, rank))
+                self._give(gives + microbatch, now + seconds + delay)
+            elif own:
+                weight = own.popleft()
+                actions[rank].append(weight)
+                self.held[rank] -= 1
+                heapq.heappush(events, (now + self.weight_seconds[weight.stage], rank))
+            elif arrival is not None:
+                heapq.heappush(events, (arrival, rank))
+            else:
+                self.waiting[needs + microbatch] = (rank, now)
 
-    def _act(self, now: float, rank: int) -> None:
-        order, waiting = self.orders[rank], self.weights[rank]
-        if self.next[rank] == len(order):
-            self.actions[rank] += waiting
-            waiting.clear()
-            return
-        cell = order[self.next[rank]]
-        full = cell.kind == _F and self.held[rank] >= self.limits[rank] and waiting
-        slot = self._needs(cell)
-        arrival = self.ready[slot] if slot >= 0 else now
-        if not full and arrival is not None and arrival <= now:
-            self._start(now, rank, cell)
-        elif waiting:
-            weight = waiting.popleft()
-            self.actions[rank].append(weight)
-            self.held[rank] -= 1
-            heapq.heappush(self.events, (now + self.times.of(_W, weight.stage), rank))
-        elif arrival is not None:
-            heapq.heappush(self.events, (arrival, rank))
-        else:
-            self.waiting[slot] = (rank, now)
-
-    def _needs(self, cell: Action) -> int:
-        """Return the slot of another stage's data that `cell` needs, or −1."""
-        kind, stage, microbatch = cell
-        if kind == _F:
-            return (stage - 1) * self.microbatches + microbatch if stage else -1
-        return self.size + (stage + 1) * self.microbatches + microbatch if stage < self.last else -1
-
-    def _start(self, now: float, rank: int, cell: Action) -> None:
-        kind, stage, microbatch = cell
-        self.next[rank] += 1
-        self.actions[rank].append(cell)
-        end = now + self.times.of(kind, stage)
-        if kind == _F:
-            self.held[rank] += 1
-            slot, towards = stage * self.microbatches + microbatch, stage + 1
-        else:
-            self.weights[rank].append(Action(_W, stage, microbatch))
-            slot, towards = self.size + stage * self.microbatches + microbatch, stage - 1
-        arrival = end
-        if 0 <= towards <= self.last and self.placement[towards] != rank:
-            arrival += self.times.latency + self.times.wire[min(stage, towards)]
+    def _give(self, slot: int, arrival: float) -> None:
+        """Note when data arrives, and go on with the rank that waits for it."""
         self.ready[slot] = arrival
-        heapq.heappush(self.events, (end, rank))
         if slot in self.waiting:
             waiter, since = self.waiting.pop(slot)
             heapq.heappush(self.events, (max(since, arrival), waiter))
+
+
+def _cells(kind: Kind, microbatches: int, placement: Sequence[int], times: StageTimes) -> list[_Cell]:
+    """Return the cells of one kind by stage."""
+    stages, row = len(placement), []
+    base, step = (0, 1) if kind == _F else (stages * microbatches, -1)
+    for stage, rank in enumerate(placement):
+        source, towards = stage - step, stage + step
+        crosses = 0 <= towards < stages and placement[towards] != rank
+        row.append(
+            _Cell(
+                seconds=times.of(kind, stage),
+                needs=base + source * microbatches if 0 <= source < stages else -1,
+                gives=base + stage * microbatches,
+                delay=times.latency + times.wire[min(stage, towards)] if crosses else 0.0,
+            )
+        )
+    return row

@@ -1,0 +1,86 @@
+"""A prolonged schedule is the one that the family itself builds for as many microbatches."""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Sequence
+from dataclasses import replace
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from planner.schedules import (
+    Action,
+    Kind,
+    StageTimes,
+    auto,
+    build,
+    check,
+    peak_activations,
+    simulate,
+)
+from planner.schedules.auto import Problem
+from planner.schedules.prolong import prolong, short_enough
+
+PERIODIC = ("1f1b", "zb-h1", "zb-h2", "zb-v", "v-half", "v-min", "dualpipe-v")
+
+
+def chunks_of(name: str) -> int:
+    return 2 if name in {"zb-v", "v-half", "v-min", "dualpipe-v"} else 1
+
+
+@pytest.mark.parametrize("name", PERIODIC)
+@pytest.mark.parametrize("ranks", [2, 3, 5, 8])
+@pytest.mark.parametrize("more", [12, 36])
+def test_it_is_what_the_family_builds(name: str, ranks: int, more: int) -> None:
+    few = 5 * ranks + 1
+    short = build(name, ranks=ranks, microbatches=few, chunks=chunks_of(name))
+    long = build(name, ranks=ranks, microbatches=few + more, chunks=chunks_of(name))
+    prolonged = prolong(short, few + more)
+    assert prolonged is not None
+    assert prolonged.actions == long.actions
+    assert (prolonged.name, prolonged.placement) == (long.name, long.placement)
+
+
+@pytest.mark.parametrize(("name", "chunks"), [("gpipe", 1), ("looped-bfs", 2)])
+def test_without_rounds_there_is_nothing_to_repeat(name: str, chunks: int) -> None:
+    assert prolong(build(name, ranks=4, microbatches=12, chunks=chunks), 24) is None
+
+
+def test_a_round_that_differs_is_not_repeated() -> None:
+    short = build("1f1b", ranks=2, microbatches=5)
+    row = list(short.actions[1])
+    at = row.index(Action(Kind.F, 1, 4))
+    row[at - 1 : at + 1] = row[at], row[at - 1]  # one F earlier than in the rounds before
+    assert prolong(replace(short, actions=(short.actions[0], tuple(row))), 17) is None
+
+
+@given(ranks=st.integers(1, 70), microbatches=st.integers(1, 5000))
+def test_the_short_one_is_a_common_number_of_rounds_away(ranks: int, microbatches: int) -> None:
+    short = short_enough(ranks, microbatches)
+    assert 1 <= short <= microbatches
+    assert (microbatches - short) % 12 == 0
+    assert short < 3 * ranks + 12 or short == microbatches
+
+
+def test_large_problems_get_complete_schedules(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(importlib.import_module("planner.schedules.auto"), "_LARGE", 1000)
+    ranks, microbatches = 4, 240
+
+    def times(placement: Sequence[int]) -> StageTimes:
+        return StageTimes.uniform(
+            stages=len(placement),
+            chunks=len(placement) // ranks,
+            forward=1.0,
+            input_gradient=1.2,
+            weight_gradient=0.8,
+        )
+
+    found = auto(Problem(ranks=ranks, microbatches=microbatches, times_of=times, memory_limit=3))
+    check(found)
+    assert max(peak_activations(found)) <= 3
+    named = build("v-half", ranks=ranks, microbatches=microbatches, chunks=2)
+    assert max(peak_activations(named)) <= 3
+    cycles = [simulate(each, times(each.placement)).cycle for each in (found, named)]
+    assert cycles[0] <= cycles[1] * (1 + 1e-9)
