@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from planner.costs import Assessment
 from planner.costs.communication import LINK_EFFICIENCY, LINK_EFFICIENCY_SOURCES
 from planner.costs.flops import block_flops, head_flops
-from planner.costs.memory import gradient_element_bytes
+from planner.costs.memory import gradient_element_bytes, reduced_element_bytes
 from planner.costs.roofline import ELEMENT_BYTES, peak_flops
 from planner.plan import Plan, RankMemory
 from profiles.errors import ConfigError
@@ -217,10 +217,11 @@ def _pp(plan: Plan, assessment: Assessment) -> Explanation:
 
 def _dp(plan: Plan, assessment: Assessment) -> Explanation:
     layout = plan.layout
-    size = gradient_element_bytes(assessment.software, layout.precision)
+    size = reduced_element_bytes(assessment.software, layout.precision)
     return _seconds(
         "time.dp_comm",
-        "reduction of the gradients over dp, less what the last backward hides",
+        "reduction of the gradients over dp, less what the last backward hides"
+        + ("; then the updated weights to all ranks" if layout.zero in {1, 2} else ""),
         f"{format_count(max(assessment.parameters))} parameters · {size} bytes over {layout.dp} ranks,"
         f" overlap {'on' if layout.overlap.dp else 'off'}, ZeRO-{layout.zero}",
         assessment.estimate.time.dp_comm,

@@ -78,7 +78,7 @@ def software_of(
         zero_group=int(group.group(1)) if group else None,
         broadcasts="internevo" in project,
         selective_keeps_matmuls=0.5 if per_operation else None,
-        buffer_bytes=_buffer_bytes(training, project),
+        buffer_bytes=_buffer_bytes(base, training, project),
     )
     return software, {"dp": overlap, "tp": False, "pp": False}
 
@@ -120,10 +120,9 @@ def _blocking(training: Mapping[str, Any], project: str, assumed: list[str]) -> 
     return False
 
 
-def _buffer_bytes(training: Mapping[str, Any], project: str) -> int:
+def _buffer_bytes(base: Software, training: Mapping[str, Any], project: str) -> int:
     """Return the flat gradient copies of a framework's optimizer wrapper, which the source has to name."""
-    words = f"{training.get('framework') or ''} {training.get('schedule') or ''}".lower()
-    if "deepspeed" in words:
+    if base.name == DEEPSPEED.name or "deepspeed" in str(training.get("framework") or "").lower():
         return 4 if "fp32" in str(training.get("grad_accumulation") or "") else 2
     # bf16 gradients stay in one flat buffer beside the fp32 buffer that they are added to
     return 2 if "nanotron" in project else 0

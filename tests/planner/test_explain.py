@@ -42,6 +42,13 @@ def test_the_numbers_put_in_give_the_value(plan: Plan) -> None:
     assert "/ 2," in entry.numbers
 
 
+def test_what_follows_the_sum_of_gradients_depends_on_who_updates(plan: Plan) -> None:
+    for zero, words in ((0, False), (1, True)):
+        changed = plan.model_copy(update={"layout": plan.layout.model_copy(update={"zero": zero})})
+        (entry,) = explain(changed, assess(changed.model, changed.cluster, changed.layout), "time.dp_comm")
+        assert ("updated weights" in entry.formula) == words
+
+
 def test_constants_carry_their_sources(plan: Plan) -> None:
     assessment = assess(plan.model, plan.cluster, plan.layout)
     (forward,) = explain(plan, assessment, "time.forward")

@@ -44,6 +44,8 @@ def test_a_project_whose_scripts_block_on_every_kernel_says_so() -> None:
 def test_flat_copies_of_gradients_are_those_of_a_named_framework() -> None:
     assert software_of(record(), [])[0].buffer_bytes == 0
     assert software_of(record(framework="DeepSpeed"), [])[0].buffer_bytes == 2
+    project = record(schedule="no pipeline") | {"source": "bigscience-workshop/bigscience@9e64edec"}
+    assert software_of(project, [])[0].buffer_bytes == 2
     accumulated = record(framework="DeepSpeed", grad_accumulation="fp32")
     assert software_of(accumulated, [])[0].buffer_bytes == 4
     assert software_of(record() | {"source": "huggingface/nanotron@2411b022"}, [])[0].buffer_bytes == 2
