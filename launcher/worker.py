@@ -13,14 +13,13 @@ from launcher.shell import shell_template
 
 TRAIN_COMMAND = '"$python" -P -m runtime.train'
 
-# Diagnostics that cost nothing, under the names of old and new torch releases.
+# Diagnostics that cost nothing, under the names that torch has used since 2.8; it warns of older ones.
 DIAGNOSTICS = {
     "PYTHONUNBUFFERED": "1",
     "PYTHONFAULTHANDLER": "1",
     "NCCL_DEBUG": "WARN",
     "TORCH_NCCL_ASYNC_ERROR_HANDLING": "3",
     "TORCH_NCCL_DUMP_ON_TIMEOUT": "1",
-    "TORCH_NCCL_TRACE_BUFFER_SIZE": "2000",
     "TORCH_FR_BUFFER_SIZE": "2000",
 }
 
@@ -46,5 +45,4 @@ def worker_variables(*, run: Path, cores: int, ranks_per_node: int) -> dict[str,
         "OMP_NUM_THREADS": str(max(1, cores // ranks_per_node)),
         "NCCL_DEBUG_FILE": str(run / "logs" / "nccl-%h-%p.log"),
         "TORCH_FR_DUMP_TEMP_FILE": str(run / "logs" / "flight-recorder-"),
-        "TORCH_NCCL_DEBUG_INFO_TEMP_FILE": str(run / "logs" / "flight-recorder-"),
     }

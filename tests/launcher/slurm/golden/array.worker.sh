@@ -14,12 +14,10 @@ export PYTHONFAULTHANDLER=1
 export NCCL_DEBUG=WARN
 export TORCH_NCCL_ASYNC_ERROR_HANDLING=3
 export TORCH_NCCL_DUMP_ON_TIMEOUT=1
-export TORCH_NCCL_TRACE_BUFFER_SIZE=2000
 export TORCH_FR_BUFFER_SIZE=2000
 export OMP_NUM_THREADS=1
 export NCCL_DEBUG_FILE='/shared/runs/first/logs/nccl-%h-%p.log'
 export TORCH_FR_DUMP_TEMP_FILE=/shared/runs/first/logs/flight-recorder-
-export TORCH_NCCL_DEBUG_INFO_TEMP_FILE=/shared/runs/first/logs/flight-recorder-
 
 # An ignored signal stays ignored by what is started here, until the trainer sets its own handler: torchrun
 # itself survives the request to stop that is meant for its ranks.
