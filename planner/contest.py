@@ -48,6 +48,7 @@ class Contest:
     def run(self) -> None:
         """Price until nothing to come can be faster than the fastest, nor belong into the table."""
         seen: set[Layout] = set()
+        twins: set[tuple[Layout, float, float]] = set()
         postponed: list[Layout] = []
         too_dear, charged = float("inf"), 0
         for candidate in self.frontier:
@@ -58,8 +59,9 @@ class Contest:
                 layout = assemble(self.frontier.space, self.frontier.pricing, candidate)
                 if layout is None or not may_fit(self.frontier.pricing, layout):
                     self.frontier.infeasible["memory"] += 1
-                elif layout not in seen:
+                elif layout not in seen and (twin := _twin(candidate, layout)) not in twins:
                     seen.add(layout)
+                    twins.add(twin)
                     if self._too_dear(layout):
                         too_dear = min(too_dear, candidate.bound_seconds)
                         postponed.append(layout)
@@ -139,6 +141,11 @@ class Contest:
         key = row_key(layout)
         if key not in self.groups or estimate.step_seconds < self.groups[key][1].step_seconds:
             self.groups[key] = (layout, estimate)
+
+
+def _twin(candidate: Candidate, layout: Layout) -> tuple[Layout, float, float]:
+    """What layouts have in common whose rank orders differ, but send over the same links."""
+    return layout.model_copy(update={"rank_order": None}), candidate.expected_seconds, candidate.bound_seconds
 
 
 def actions(layout: Layout) -> int:
