@@ -77,6 +77,7 @@ class Session:
         self._metrics = MetricsWriter(job, run) if self._mesh.rank == 0 else None
         self._times: list[RankTimes] = []
         self._step_seconds: list[float] = []
+        self._switch: str | None = None  # why the file STOP was laid
         self._last = (0.0, 0.0)  # begin and duration of what `_advance` ran last
 
     def train(self, *, resume: bool, signals: StopSignals) -> None:
@@ -102,7 +103,7 @@ class Session:
                 self._save(step)
             if result.stop and not last:
                 self._record(result.peak_bytes)
-                self._event("stopped", step, reason=signals.reason or "STOP")
+                self._event("stopped", step, reason=self._switch or signals.reason or "STOP")
                 return
         if result is not None:
             self._record(result.peak_bytes)
@@ -126,7 +127,12 @@ class Session:
         """Return whether this rank was asked to stop and to save; the first rank looks for the files."""
         if self._mesh.rank != 0:
             return signals.reason is not None, False
-        return take_switch(self._run, "STOP") or signals.reason is not None, take_switch(self._run, "SAVE")
+        text = take_switch(self._run, "STOP")
+        if text is not None:  # a person's wish, and so stronger than a signal; or the launcher's own
+            self._switch = "time-limit" if text == "time-limit" else "STOP"
+        return self._switch is not None or signals.reason is not None, take_switch(
+            self._run, "SAVE"
+        ) is not None
 
     def _event(self, event: str, step: int, **fields: object) -> None:
         if self._mesh.rank == 0:

@@ -43,10 +43,12 @@ class StopSignals:
             self.reason = self.reason or signal.Signals(number).name
 
 
-def take_switch(run: Path, name: str) -> bool:
-    """Return whether the file `name` was laid into the run directory, and remove it."""
+def take_switch(run: Path, name: str) -> str | None:
+    """Return what the file `name` in the run directory holds, and remove it; None when it is not there."""
+    path = run / name
     try:
-        (run / name).unlink()
+        text = path.read_text(encoding="utf-8", errors="replace").strip()
+        path.unlink()
     except FileNotFoundError:
-        return False
-    return True
+        return None
+    return text

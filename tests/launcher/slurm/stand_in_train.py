@@ -68,7 +68,7 @@ while step < job["steps"]:
             stream.write(json.dumps(metrics) + "\n")
     if asked or (run / "STOP").exists():
         save(step, loss)
-        event("stopped", step=step, reason=asked[0] if asked else "STOP")
+        event("stopped", step=step, reason="STOP" if (run / "STOP").exists() else asked[0])
         sys.exit(0)
     if every and step % every == 0:
         save(step, loss)

@@ -217,7 +217,8 @@ def test_lost_node(
     """A node without power, network or daemon is down for SLURM, so the job moves, and says why."""
     first, last = faults.finished(fault, within)
     assert (first.nodes, last.nodes) == (before, after)
-    assert first.outcome in {"terminated", "interrupted"}
+    # "failed" when a rank fell over the lost one before SLURM ended the job
+    assert first.outcome in {"terminated", "interrupted", "failed"}
     assert f"node {lost} is down" in first.why
 
 
