@@ -6,7 +6,7 @@ An error keeps training from starting and names the nodes to leave out; a warnin
 from __future__ import annotations
 
 import re
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from statistics import median
@@ -211,15 +211,22 @@ def _minority(nodes: Sequence[NodeFacts], what: str, values: Mapping[str, str]) 
 def exclude_list(hosts: Sequence[str], troubles: Sequence[Trouble]) -> str:
     """Return the hosts with an error for `--exclude`; what is wrong on every node leaves none of them out."""
     shared = everywhere(hosts, troubles)
-    bad = {t.host for t in troubles if t.severity == "error" and t.check not in shared}
+    bad = {t.host for t in troubles if t.severity == "error" and t not in shared}
     return ",".join(host for host in hosts if host in bad)
 
 
-def everywhere(hosts: Sequence[str], troubles: Sequence[Trouble]) -> frozenset[str]:
-    """Return the checks that failed on every one of several nodes: no node is to blame."""
-    failed = {(t.check, t.host) for t in troubles if t.severity == "error"}
-    checks = {check for check, _ in failed}
-    return frozenset(c for c in checks if len(hosts) > 1 and all((c, host) in failed for host in hosts))
+def everywhere(hosts: Sequence[str], troubles: Sequence[Trouble]) -> tuple[Trouble, ...]:
+    """Return the errors that every one of several nodes has alike: no node is to blame for them."""
+    having: dict[tuple[str, str], set[str]] = defaultdict(set)
+    errors = [t for t in troubles if t.severity == "error"]
+    for error in errors:
+        having[_same(error)].add(error.host)
+    return tuple(t for t in errors if len(hosts) > 1 and having[_same(t)] >= set(hosts))
+
+
+def _same(trouble: Trouble) -> tuple[str, str]:
+    """What two nodes have in common; they see the shared disk at slightly different moments."""
+    return trouble.check, "" if trouble.check == "disk" else trouble.message
 
 
 def verdict(hosts: Sequence[str], troubles: Sequence[Trouble]) -> str:
@@ -228,9 +235,7 @@ def verdict(hosts: Sequence[str], troubles: Sequence[Trouble]) -> str:
     The batch script puts it into JSON, so it holds no quote, backslash or control character.
     """
     shared = everywhere(hosts, troubles)
-    errors = [
-        ("every node" if t.check in shared else t.host, t.message) for t in troubles if t.severity == "error"
-    ]
+    errors = [("every node" if t in shared else t.host, t.message) for t in troubles if t.severity == "error"]
     if not errors:
         return ""
     more = len(set(errors)) - 1

@@ -96,6 +96,10 @@ def test_wrong_on_every_node_leaves_none_out(job: Job) -> None:
     assert verdict(HOSTS, troubles).endswith("(and 1 more)")
     assert exclude_list(("n2",), [t for t in troubles if t.host == "n2"]) == "n2"
     assert verdict(HOSTS, ()) == ""
+    unlike = {host: facts_of(job, host, devices=("H100",) * n) for n, host in enumerate(HOSTS, start=5)}
+    assert exclude_list(HOSTS, judge(job, HOSTS, unlike, token="job 1")) == "n1,n2,n3"
+    full = {host: facts_of(job, host, free_bytes={"run": n, "shm": 1 << 38}) for n, host in enumerate(HOSTS)}
+    assert exclude_list(HOSTS, judge(job, HOSTS, full, token="job 1")) == ""
 
 
 @pytest.mark.parametrize(
