@@ -2,8 +2,9 @@
 
     python tests/benchmarks/deferred_gradients.py
 
-Method: one process, one thread, one stage of four GPT-2 blocks (hidden 256, 2 sequences of 128 tokens,
-fp32), forward and backward of one microbatch. The four ways alternate within each of 40 rounds; reported is
+Method: one process, one thread, one stage of four GPT-2 blocks (hidden 64, 128 and 256, 2 sequences of 128
+tokens, fp32), forward and backward of one microbatch. What splitting costs does not grow with the arithmetic,
+whose noise does: the small sizes show it sharpest. The four ways alternate within each round; reported is
 the median over rounds of each way's processor time, and the median over rounds of the differences from the
 whole backward of the same model, with quartiles, and the difference of the least times, which a busy machine
 disturbs less. A cell is one microbatch on one stage. `torch split` runs the input and weight halves that
@@ -30,17 +31,18 @@ from runtime.allocator import keep_freed_memory
 from runtime.models import Stage, build_stage
 from runtime.tensor_parallel import TensorParallel
 
-HIDDEN, HEADS, LAYERS, ROUNDS = 256, 8, 4, 40
+HEADS, LAYERS = 8, 4
+SIZES = ((64, 300), (128, 150), (256, 40))  # hidden and rounds
 
 
 class PlainBlock(nn.Module):
     """The block of `runtime.models` in torch's own modules."""
 
-    def __init__(self) -> None:
+    def __init__(self, size: int) -> None:
         super().__init__()
-        self.norms = nn.ModuleList(nn.LayerNorm(HIDDEN) for _ in range(2))
-        self.query, self.key, self.value, self.output = (nn.Linear(HIDDEN, HIDDEN) for _ in range(4))
-        self.up, self.down = nn.Linear(HIDDEN, 4 * HIDDEN), nn.Linear(4 * HIDDEN, HIDDEN)
+        self.norms = nn.ModuleList(nn.LayerNorm(size) for _ in range(2))
+        self.query, self.key, self.value, self.output = (nn.Linear(size, size) for _ in range(4))
+        self.up, self.down = nn.Linear(size, 4 * size), nn.Linear(4 * size, size)
 
     def forward(self, hidden: Tensor) -> Tensor:
         normed = self.norms[0](hidden)
@@ -83,8 +85,15 @@ def main() -> None:
     if not parser.parse_args().give_back:
         keep_freed_memory()
     torch.set_num_threads(1)
+    for size, rounds in SIZES:
+        print(f"hidden {size}")
+        compare(size, rounds)
+
+
+def compare(size: int, rounds: int) -> None:
+    """Alternate the four ways on a stage of blocks as wide as `size`."""
     torch.manual_seed(0)
-    spec = ModelSpec(layers=LAYERS + 1, hidden=HIDDEN, heads=HEADS, vocab=256, seq_len=128)
+    spec = ModelSpec(layers=LAYERS + 1, hidden=size, heads=HEADS, vocab=256, seq_len=128)
     stage = build_stage(
         spec,
         layers=range(LAYERS),
@@ -95,8 +104,8 @@ def main() -> None:
         dtype=torch.float32,
         device=torch.device("cpu"),
     )
-    plain = nn.Sequential(*(PlainBlock() for _ in range(LAYERS)))
-    hidden = torch.randn(2, 128, HIDDEN)
+    plain = nn.Sequential(*(PlainBlock(size) for _ in range(LAYERS)))
+    hidden = torch.randn(2, 128, size)
     ways: dict[str, Callable[[Tensor], None]] = {
         "cuboid whole": lambda x: whole(stage, x),
         "cuboid split": lambda x: deferred(stage, x),
@@ -105,7 +114,7 @@ def main() -> None:
     }
     seconds: dict[str, list[float]] = {name: [] for name in ways}
     faults: dict[str, list[int]] = {name: [] for name in ways}
-    for number in range(ROUNDS + 3):
+    for number in range(rounds + 3):
         for name, run in ways.items():
             leaf = hidden.clone().requires_grad_()
             before, start = page_faults(), time.process_time()

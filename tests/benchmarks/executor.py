@@ -3,7 +3,9 @@
     python tests/benchmarks/executor.py [--rounds 5] [--part waiting|compute|all]
 
 Waiting stages (real compute on fewer cores than ranks cannot rank schedules): p = 4, F = I = W = 10 ms a rank
-and microbatch; the longest time of a rank in one step, median and best of the rounds, and the simulated one.
+and microbatch; the longest time of a rank in one step, median and best of the rounds, and the simulated one:
+without the time of messages, and with what a message takes here (half a round trip between two of the ranks,
+the median of 200 in the same run).
 Where the backward is split the two stages differ in their autograd graphs: torch finds the weight gradient by
 walking the graph, so its stage has a weight with a wait of its own.
 Real compute: processor time summed over the ranks and peak resident memory, of a small transformer.
@@ -155,8 +157,24 @@ def ours_waiting(name, microbatches):
     return step
 
 
-def waiting_times(schedule):
+def message_seconds():
+    """Return half the median round trip between the first two ranks, each asleep until its message comes."""
+    rank, message, trips = dist.get_rank(), torch.zeros(SHAPE, dtype=torch.float64), []
+    if rank < 2:
+        for _ in range(200):
+            start = time.perf_counter()
+            for sender in (0, 1):
+                if rank == sender:
+                    dist.send(message, 1 - rank)
+                else:
+                    dist.recv(message, 1 - rank)
+            trips.append((time.perf_counter() - start) / 2)
+    return median(trips) if trips else 0.0
+
+
+def waiting_times(schedule, latency=0.0):
     return StageTimes.uniform(
+        latency=latency,
         stages=schedule.stages,
         chunks=schedule.chunks,
         forward=SECONDS,
@@ -188,11 +206,13 @@ def waiting(place, name, microbatches, rounds, output):
     peer = theirs(name, microbatches, lambda stage: module(seconds), example, lambda y, _: y.sum())
     own = ours_waiting(name, microbatches)
     samples = {"theirs": [], "ours": []}
+    message = message_seconds()
     for _ in range(rounds + 1):
         samples["theirs"].append(slowest(peer, data, data))
         samples["ours"].append(slowest(own, data, data))
     if place.rank == 0:
-        output.write_text(json.dumps({who: values[1:] for who, values in samples.items()}))
+        result = {who: values[1:] for who, values in samples.items()}
+        output.write_text(json.dumps({"message": message, **result}))
 
 
 class TheirStage(nn.Module):
@@ -261,20 +281,24 @@ def measured(work, *arguments):
 
 def part_waiting(rounds, names, counts):
     print(f"waiting stages, p = {RANKS}, F = I = W = {SECONDS * 1e3:.0f} ms: ms a step, median (best)")
-    head = f"{'schedule':18} {'m':>3} {'simulated':>10} {'theirs':>16} {'ours':>16}"
-    print(f"{head}  ours/theirs    ours/simulated")
+    head = f"{'schedule':18} {'m':>3} {'simulated':>10} {'+ messages':>11} {'theirs':>16} {'ours':>16}"
+    print(f"{head}  ours/theirs    ours/simulated  with messages")
     for name in names:
         for microbatches in counts:
             result = measured(waiting, name, microbatches, rounds)
+            message = result.pop("message")
             schedule = build(name, ranks=RANKS, microbatches=microbatches, chunks=THEIRS[name][1])
-            ideal = simulate(schedule, waiting_times(schedule)).makespan
+            ideal, real = (simulate(schedule, waiting_times(schedule, a)).makespan for a in (0.0, message))
             middle = {who: median(values) for who, values in result.items()}
             best = {who: min(values) for who, values in result.items()}
             shown = {who: f"{middle[who] * 1e3:.1f} ({best[who] * 1e3:.1f})" for who in result}
+            ratios = [
+                f"{middle['ours'] / peer:.3f} ({best['ours'] / least:.3f})"
+                for peer, least in ((middle["theirs"], best["theirs"]), (ideal, ideal), (real, real))
+            ]
             print(
-                f"{name:18} {microbatches:3} {ideal * 1e3:10.1f} {shown['theirs']:>16} {shown['ours']:>16}"
-                f"  {middle['ours'] / middle['theirs']:.3f} ({best['ours'] / best['theirs']:.3f})"
-                f"  {middle['ours'] / ideal:.3f} ({best['ours'] / ideal:.3f})",
+                f"{name:18} {microbatches:3} {ideal * 1e3:10.1f} {real * 1e3:11.1f} {shown['theirs']:>16}"
+                f" {shown['ours']:>16}  {'  '.join(ratios)}",
                 flush=True,
             )
 
