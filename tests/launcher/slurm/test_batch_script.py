@@ -59,3 +59,35 @@ def test_conclusion(
     script = "\n".join(["set -u", STUBS, *map(function, names), words, "conclude"])
     done = subprocess.run(["bash", "-c", script], cwd=tmp_path, capture_output=True, text=True, check=True)
     assert (done.stdout, done.stderr) == (concluded, "")
+
+
+@pytest.mark.parametrize(
+    ("about", "state", "cause"),
+    [
+        ("JobState=CANCELLED Restarts=0 PreemptTime=None", "COMPLETING", "cancelled by scancel"),
+        ("JobState=PENDING Restarts=1 PreemptTime=None", "PENDING", "requeued by SLURM or an administrator"),
+        ("JobState=RUNNING Restarts=0 PreemptTime=None", "RUNNING", "pre-empted, or a node"),
+        ("JobState=PENDING Restarts=1 PreemptTime=2026-11-22T14:09:26", "PENDING", "pre-empted"),
+    ],
+)
+def test_why_slurm_ends_a_job(tmp_path: Path, about: str, state: str, cause: str) -> None:
+    tools = f"scontrol() {{ echo 'JobId=1 {about} '; }}; squeue() {{ echo {state}; }}; sinfo() {{ :; }}"
+    tools += '; timeout() { shift; "$@"; }; say() { :; }; record() { echo "${@: -1}"; }'
+    words = "state=$PWD attempt=1.0 step_before=0 SLURM_JOB_NODELIST=n1 job=1"
+    names = ("lost_nodes", "still_running", "terminated")
+    script = "\n".join(["set -u", tools, words, *map(function, names), "terminated"])
+    done = subprocess.run(["bash", "-c", script], cwd=tmp_path, capture_output=True, text=True, check=True)
+    assert done.stdout.startswith(f"why={cause}")
+    assert done.stderr == ""
+
+
+def test_the_first_failure_is_a_failure(tmp_path: Path) -> None:
+    """Neither a rank that ended well, nor a line whose time is missing."""
+    folder = tmp_path / "ranks"
+    folder.mkdir()
+    for name, line in (("rank-0", "ended  0"), ("rank-1", "ended 5.5 137"), ("node-0", "ended 6.5 1")):
+        (folder / name).write_text(f"started 1.0 n1 7\n{line}\n")
+    (folder / "rank-2").write_text("started 1.0 n1 7\nended 4.0 0\n")
+    script = f"set -u\nranks={folder}\n{function('first_failure')}\nfirst_failure"
+    done = subprocess.run(["bash", "-c", script], capture_output=True, text=True, check=True)
+    assert done.stdout == "5.5 137 1\n"

@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from launcher.attempts import read_attempts
 from launcher.run_directory import read_json_lines
 from launcher.slurm import prepare
 from launcher.slurm.submission import write
@@ -205,5 +206,9 @@ def test_time_limit_checkpoint_requeue_resume(shared_cluster: Any, jobs: dict[st
 def test_preempted_job_saves_and_comes_back(shared_cluster: Any, jobs: dict[str, Any]) -> None:
     run, _ = jobs["preempted"]
     assert shared_cluster.settle(run, 120) == "finished"
-    assert ends(run) == [("preempted", "restart"), ("finished", "complete")]
+    first, last = read_attempts(run)
+    # On a busy machine the five seconds can pass before torchrun is gone.
+    assert (first.outcome, first.decision) in {("preempted", "restart"), ("terminated", "left")}
+    assert "pre-empted" in first.why
+    assert (last.outcome, last.decision) == ("finished", "complete")
     assert [step for step, _ in losses(run)] == list(range(1, STEPS + 1))

@@ -23,12 +23,16 @@ export TORCH_FR_DUMP_TEMP_FILE=/shared/runs/first/logs/flight-recorder-
 # itself survives the request to stop that is meant for its ranks.
 trap '' USR1
 
+now() { # without date where a signal that is meant for the rank ends it
+    date +%s.%N || printf '%(%s)T' -1
+}
+
 be_rank() {
     if [[ -n ${CUBOID_COLLECTIVE:-} ]]; then
         exec "$python" -P -m runtime.collective_check --folder "$run/preflight/$CUBOID_ATTEMPT"
     fi
     local mine=$CUBOID_RANKS/rank-$RANK log=$run/logs/rank-$RANK.log child status interrupted
-    printf 'started %s %s %s\n' "$(date +%s.%N)" "$(uname -n)" "$$" >"$mine"
+    printf 'started %s %s %s\n' "$(now)" "$(uname -n)" "$$" >"$mine"
     printf -- '--- attempt %s, rank %s, host %s\n' "$CUBOID_ATTEMPT" "$RANK" "$(uname -n)" >>"$log"
     "$python" -P -m runtime.train --job "$run/job.yaml" --run "$run" "$@" >>"$log" 2>&1 &
     child=$!
@@ -40,7 +44,7 @@ be_rank() {
         status=$?
         ((interrupted)) || break
     done
-    printf 'ended %s %s\n' "$(date +%s.%N)" "$status" >>"$mine"
+    printf 'ended %s %s\n' "$(now)" "$status" >>"$mine"
     exit "$status"
 }
 
@@ -62,13 +66,13 @@ case $role in
         # takes the second one for impatience.
         trap '' TERM
         mine=$CUBOID_RANKS/node-$SLURM_NODEID
-        printf 'started %s %s %s\n' "$(date +%s.%N)" "$(uname -n)" "$$" >"$mine"
+        printf 'started %s %s %s\n' "$(now)" "$(uname -n)" "$$" >"$mine"
         "$python" -P -m torch.distributed.run --nnodes="$CUBOID_NODES" --nproc-per-node=8 \
             --node-rank="$SLURM_NODEID" --rdzv-backend=static --master-addr="$MASTER_ADDR" \
             --master-port="$MASTER_PORT" --max-restarts=0 --signals-to-handle=SIGINT,SIGHUP --no-python \
             bash "$run/launch/worker.sh" rank "$@"
         status=$?
-        printf 'ended %s %s\n' "$(date +%s.%N)" "$status" >>"$mine"
+        printf 'ended %s %s\n' "$(now)" "$status" >>"$mine"
         end_ranks
         exit "$status" ;;
     task)
