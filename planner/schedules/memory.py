@@ -25,7 +25,8 @@ def peak_of(actions: Iterable[Action]) -> int:
     for kind, _, _ in actions:
         if kind == _F:
             held += 1
-            peak = max(peak, held)
+            if held > peak:  # noqa: PLR1730 (max() takes twice as long)
+                peak = held
         elif kind in (_B, _W):
             held -= 1
     return peak
