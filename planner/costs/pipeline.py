@@ -144,7 +144,13 @@ def _seamless(schedule: str, times: StageTimes, ranks: int, chunks: int, microba
 def _simulate(  # noqa: PLR0917 (private, called three times)
     schedule: str, times: StageTimes, ranks: int, chunks: int, microbatches: int, cores: float | None
 ) -> Pipeline:
-    return _priced(build(schedule, ranks=ranks, microbatches=microbatches, chunks=chunks), times, cores)
+    return _priced(_built(schedule, ranks, microbatches, chunks), times, cores)
+
+
+@lru_cache(maxsize=16)
+def _built(schedule: str, ranks: int, microbatches: int, chunks: int) -> Schedule:
+    """Build a schedule once for layouts that differ in their times alone."""
+    return build(schedule, ranks=ranks, microbatches=microbatches, chunks=chunks)
 
 
 def _overlapping(  # noqa: PLR0917 (private, called once)
