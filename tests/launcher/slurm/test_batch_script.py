@@ -39,6 +39,8 @@ def function(name: str) -> str:
         (0, "time-limit", "SIGUSR1", "", "time-limit restart|stopped|"),
         (0, "time-limit", "time-limit", "", "time-limit restart|stopped|"),
         (0, "time-limit", "STOP", "", "stopped down||asked by STOP or a signal"),
+        (0, "time-limit", "SIGUSR1", "touch STOP", "stopped down||asked by STOP or a signal"),
+        (0, "time-limit", "SIGUSR1", "echo time-limit >STOP", "time-limit restart|stopped|"),
         (0, "none", "SIGTERM", "", "preempted restart|preempted|pre-empted"),
         (1, "none", "", "", "failed restart|failed|"),
         (137, "none", "", "", "failed restart|killed|"),
@@ -54,9 +56,9 @@ def test_conclusion(
     event = f'{{"event": "stopped", "step": 4, "reason": "{reason}"}}' if reason else '{"event": "finished"}'
     (tmp_path / "events.jsonl").write_text(event + "\n" if status == 0 else "")
     (tmp_path / "rank-0").write_text(f"ended 1.0 {status}\n")
-    names = ("happened", "terminated_by_slurm", "conclude")
-    words = f"status={status} stopping={stopping} ending=0 lost= {extra}"
-    script = "\n".join(["set -u", STUBS, *map(function, names), words, "conclude"])
+    names = ("happened", "asked_to_stop", "terminated_by_slurm", "conclude")
+    words = [f"status={status} stopping={stopping} ending=0 lost=", extra]
+    script = "\n".join(["set -u", STUBS, *map(function, names), *words, "conclude"])
     done = subprocess.run(["bash", "-c", script], cwd=tmp_path, capture_output=True, text=True, check=True)
     assert (done.stdout, done.stderr) == (concluded, "")
 
