@@ -55,7 +55,7 @@ def _show_one(out: Console, one: RunStatus) -> None:
     if one.tokens_per_second is not None:
         line += f", {format_count(one.tokens_per_second)} tokens/s"
     if one.seconds_left is not None:
-        line += f", {_left(one)} left"
+        line += f", {_seconds(one.seconds_left)} left"
     out.print(line, markup=False)
     if not one.attempts:
         return
@@ -74,7 +74,7 @@ def _show_one(out: Console, one: RunStatus) -> None:
 
 def _row(attempt: Attempt, *, under_way: bool) -> tuple[str, ...]:
     started = datetime.fromtimestamp(attempt.started).strftime("%m-%d %H:%M:%S")
-    lasted = format_seconds(attempt.ended - attempt.started) if attempt.ended else ""
+    lasted = _seconds(attempt.ended - attempt.started) if attempt.ended else ""
     outcome = OUTCOMES.get(attempt.outcome or "", attempt.outcome or ("running" if under_way else "cut off"))
     return (
         attempt.name,
@@ -96,12 +96,17 @@ def _show_all(out: Console, found: list[RunStatus]) -> None:
         grid.add_column(column)
     for one in found:
         grid.add_row(
-            Path(one.run).name, one.where, one.phase, f"{one.step}/{one.steps}", _left(one), one.words
+            Path(one.run).name,
+            one.where,
+            one.phase,
+            f"{one.step}/{one.steps}",
+            _seconds(one.seconds_left),
+            one.words,
         )
     out.print(grid, markup=False)
 
 
-def _left(one: RunStatus) -> str:
-    if one.seconds_left is None:
+def _seconds(seconds: float | None) -> str:
+    if seconds is None:
         return ""
-    return format_seconds(one.seconds_left) if one.seconds_left else "0 s"
+    return format_seconds(seconds) if seconds else "0 s"
