@@ -4,8 +4,8 @@
 
 Waiting stages (real compute on fewer cores than ranks cannot rank schedules): p = 4, F = I = W = 10 ms a rank
 and microbatch; the longest time of a rank in one step, median and best of the rounds, and the simulated one:
-without the time of messages, and with what a message takes here (half a round trip between two of the ranks,
-the median of 200 in the same run).
+without the time of messages, and with what a message takes here, to a rank that sleeps until it comes (the
+median of 100 round trips in the same run).
 Where the backward is split the two stages differ in their autograd graphs: torch finds the weight gradient by
 walking the graph, so its stage has a weight with a wait of its own.
 Real compute: processor time summed over the ranks and peak resident memory, of a small transformer.
@@ -158,17 +158,20 @@ def ours_waiting(name, microbatches):
 
 
 def message_seconds():
-    """Return half the median round trip between the first two ranks, each asleep until its message comes."""
+    """Return how much later than a stage's end the next rank, asleep until then, goes on: half a round trip
+    between the first two ranks, each of which waits as long as a stage before it sends.
+    """
     rank, message, trips = dist.get_rank(), torch.zeros(SHAPE, dtype=torch.float64), []
     if rank < 2:
-        for _ in range(200):
+        for _ in range(100):
             start = time.perf_counter()
             for sender in (0, 1):
                 if rank == sender:
+                    wait_until(time.perf_counter() + SECONDS)
                     dist.send(message, 1 - rank)
                 else:
                     dist.recv(message, 1 - rank)
-            trips.append((time.perf_counter() - start) / 2)
+            trips.append((time.perf_counter() - start) / 2 - SECONDS)
     return median(trips) if trips else 0.0
 
 
