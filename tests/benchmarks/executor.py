@@ -3,9 +3,10 @@
     python tests/benchmarks/executor.py [--rounds 5] [--part waiting|compute|all]
 
 Waiting stages (real compute on fewer cores than ranks cannot rank schedules): p = 4, F = I = W = 10 ms a rank
-and microbatch; the longest time of a rank in one step, median and best of the rounds, and the simulated one:
-without the time of messages, and with what a message takes here, to a rank that sleeps until it comes (the
-median of 100 round trips in the same run).
+and microbatch; the longest time of a rank in one step, median and best of the rounds, and the simulated one.
+A stage begins when the host calls it, so that whatever an executor does between cells is lost: that is how
+the two are compared. `queued` is our executor again, on stages with a queue such as accelerators have, where
+the host works ahead (`runtime.emulated.EmulatedAccelerator`): that is what the simulator predicts.
 Where the backward is split the two stages differ in their autograd graphs: torch finds the weight gradient by
 walking the graph, so its stage has a weight with a wait of its own.
 Real compute: processor time summed over the ranks and peak resident memory, of a small transformer.
@@ -41,7 +42,15 @@ from planner.schedules import StageTimes, build, simulate
 from planner.schedules.families import find_family
 from profiles.model import ModelSpec
 from runtime.bench.ranks import run_ranks
-from runtime.emulated import EmulatedDevice, EmulatedStage, NoReduction, wait_precisely, wait_until
+from runtime.emulated import (
+    EmulatedAccelerator,
+    EmulatedDevice,
+    EmulatedStage,
+    EmulatedTransport,
+    NoReduction,
+    wait_precisely,
+    wait_until,
+)
 from runtime.executor import Executor, StepData
 from runtime.loss import cross_entropy_sum
 from runtime.memory import peak_bytes
@@ -131,7 +140,7 @@ def theirs(name, microbatches, make_module, example, loss):
     return step
 
 
-def ours_waiting(name, microbatches):
+def ours_waiting(name, microbatches, *, queued):
     """Return a function that runs one step of our schedule on this rank with waiting stages."""
     chunks = THEIRS[name][1]
     schedule = build(name, ranks=RANKS, microbatches=microbatches, chunks=chunks)
@@ -139,45 +148,31 @@ def ours_waiting(name, microbatches):
     lowered = proved(schedule)
     layout = Layout(pp=RANKS, chunks=chunks, global_batch=microbatches)
     mesh = build_mesh(layout, placement=schedule.placement, device=local_device(0), edges=())
-    rank = dist.get_rank()
+    rank, unclaimed = dist.get_rank(), 4 * schedule.stages
+    device = EmulatedAccelerator() if queued else EmulatedDevice()
+    if isinstance(device, EmulatedAccelerator):
+        transport = EmulatedTransport(mesh, times, device, shape=SHAPE, unclaimed=unclaimed)
+    else:
+        transport = Transport(mesh, shape=SHAPE, dtype=torch.float64, unclaimed=unclaimed)
     executor = Executor(
-        stages={
-            stage: EmulatedStage(times, stage, SHAPE, EmulatedDevice()) for stage in schedule.stages_of(rank)
-        },
+        stages={stage: EmulatedStage(times, stage, SHAPE, device) for stage in schedule.stages_of(rank)},
         lowered=lowered,
         rank=rank,
-        transport=Transport(mesh, shape=SHAPE, dtype=torch.float64, unclaimed=4 * schedule.stages),
+        transport=transport,
         reducer=NoReduction(),
         recorder=Recorder(),
     )
 
     def step(tokens, targets):
+        if isinstance(device, EmulatedAccelerator):
+            device.start()
         executor.step(StepData(tokens=tokens[:, None], targets=targets[:, None], valid_tokens=1))
 
     return step
 
 
-def message_seconds():
-    """Return how much later than a stage's end the next rank, asleep until then, goes on: half a round trip
-    between the first two ranks, each of which waits as long as a stage before it sends.
-    """
-    rank, message, trips = dist.get_rank(), torch.zeros(SHAPE, dtype=torch.float64), []
-    if rank < 2:
-        for _ in range(100):
-            start = time.perf_counter()
-            for sender in (0, 1):
-                if rank == sender:
-                    wait_until(time.perf_counter() + SECONDS)
-                    dist.send(message, 1 - rank)
-                else:
-                    dist.recv(message, 1 - rank)
-            trips.append((time.perf_counter() - start) / 2 - SECONDS)
-    return median(trips) if trips else 0.0
-
-
-def waiting_times(schedule, latency=0.0):
+def waiting_times(schedule):
     return StageTimes.uniform(
-        latency=latency,
         stages=schedule.stages,
         chunks=schedule.chunks,
         forward=SECONDS,
@@ -206,16 +201,17 @@ def waiting(place, name, microbatches, rounds, output):
         return (torch.zeros(1, SHAPE[1], dtype=torch.float64, requires_grad=stage > 0),)
 
     module = SplitWaitingModule if find_family(name).split else WaitingModule
-    peer = theirs(name, microbatches, lambda stage: module(seconds), example, lambda y, _: y.sum())
-    own = ours_waiting(name, microbatches)
-    samples = {"theirs": [], "ours": []}
-    message = message_seconds()
+    ways = {
+        "theirs": theirs(name, microbatches, lambda stage: module(seconds), example, lambda y, _: y.sum()),
+        "ours": ours_waiting(name, microbatches, queued=False),
+        "queued": ours_waiting(name, microbatches, queued=True),
+    }
+    samples = {who: [] for who in ways}
     for _ in range(rounds + 1):
-        samples["theirs"].append(slowest(peer, data, data))
-        samples["ours"].append(slowest(own, data, data))
+        for who, step in ways.items():
+            samples[who].append(slowest(step, data, data))
     if place.rank == 0:
-        result = {who: values[1:] for who, values in samples.items()}
-        output.write_text(json.dumps({"message": message, **result}))
+        output.write_text(json.dumps({who: values[1:] for who, values in samples.items()}))
 
 
 class TheirStage(nn.Module):
@@ -284,24 +280,20 @@ def measured(work, *arguments):
 
 def part_waiting(rounds, names, counts):
     print(f"waiting stages, p = {RANKS}, F = I = W = {SECONDS * 1e3:.0f} ms: ms a step, median (best)")
-    head = f"{'schedule':18} {'m':>3} {'simulated':>10} {'+ messages':>11} {'theirs':>16} {'ours':>16}"
-    print(f"{head}  ours/theirs    ours/simulated  with messages")
+    ways = "".join(f"{who:>18}" for who in ("theirs", "ours", "queued"))
+    print(f"{'schedule':18} {'m':>3} {'simulated':>10}{ways}  ours/theirs    queued/simulated")
     for name in names:
         for microbatches in counts:
             result = measured(waiting, name, microbatches, rounds)
-            message = result.pop("message")
             schedule = build(name, ranks=RANKS, microbatches=microbatches, chunks=THEIRS[name][1])
-            ideal, real = (simulate(schedule, waiting_times(schedule, a)).makespan for a in (0.0, message))
+            ideal = simulate(schedule, waiting_times(schedule)).makespan
             middle = {who: median(values) for who, values in result.items()}
             best = {who: min(values) for who, values in result.items()}
-            shown = {who: f"{middle[who] * 1e3:.1f} ({best[who] * 1e3:.1f})" for who in result}
-            ratios = [
-                f"{middle['ours'] / peer:.3f} ({best['ours'] / least:.3f})"
-                for peer, least in ((middle["theirs"], best["theirs"]), (ideal, ideal), (real, real))
-            ]
+            shown = "".join(f"{f'{middle[who] * 1e3:.1f} ({best[who] * 1e3:.1f})':>18}" for who in result)
             print(
-                f"{name:18} {microbatches:3} {ideal * 1e3:10.1f} {real * 1e3:11.1f} {shown['theirs']:>16}"
-                f" {shown['ours']:>16}  {'  '.join(ratios)}",
+                f"{name:18} {microbatches:3} {ideal * 1e3:10.1f}{shown}"
+                f"  {middle['ours'] / middle['theirs']:.3f} ({best['ours'] / best['theirs']:.3f})"
+                f"  {middle['queued'] / ideal:.3f} ({best['queued'] / ideal:.3f})",
                 flush=True,
             )
 
