@@ -53,7 +53,8 @@ def test_stale_variables_of_the_shell_are_dropped(
     monkeypatch.setenv("GLOO_SOCKET_IFNAME", "bond9")
     monkeypatch.setenv("NCCL_P2P_LEVEL", "NVL")
     run, sent = a_run(runs), time.time()
-    cluster.launch(run, process_model="srun", preflight="strict", keep_environment=("NCCL_P2P_LEVEL",))
+    kept = {"keep_environment": ("NCCL_P2P_LEVEL",), "nodelist": "n1,n2"}
+    cluster.launch(run, process_model="srun", preflight="strict", **kept)
     assert cluster.settle(run, TRAINED_SECONDS) == "finished"  # gloo would not without its interface
     within("pre-flight and training", time.time() - sent, TRAINED_SECONDS)
     if not REAL:  # the stand-in writes down what it has inherited

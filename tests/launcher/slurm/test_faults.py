@@ -68,7 +68,7 @@ class Faults:
         """Launch these jobs, and inject each one's fault once it has done five steps."""
         for name in names:
             for host in JOBS[name][1].split(","):
-                self.cluster.wait(lambda host=host: usable(host), 60, f"{host} is back")
+                self.cluster.wait(lambda host=host: usable(host) or resume(host), 60, f"{host} is back")
         waiting = {name: self._launch(name) for name in names}
         self._struck |= waiting
         self.cluster.wait(lambda: self._strike_ready(waiting) or not waiting, 240, "five steps of every job")
@@ -141,9 +141,19 @@ class Faults:
 
 
 def usable(host: str) -> bool:
-    words = ["sinfo", "-h", "-N", "-p", "main", "-o", "%N %T"]
-    out = subprocess.run(words, capture_output=True, text=True, check=True).stdout
-    return any(line in {f"{host} mixed", f"{host} idle"} for line in out.splitlines())
+    return state(host) in {"mixed", "idle"}
+
+
+def state(host: str) -> str:
+    words = ["sinfo", "--noheader", f"--nodes={host}", "--partition=main", "--format=%T"]
+    return subprocess.run(words, capture_output=True, text=True, check=True).stdout.strip()
+
+
+def resume(host: str) -> None:
+    """Do what an administrator does: SLURM drains a node whose tasks, cut off, did not end in time."""
+    if state(host).startswith("drain"):
+        update = ["scontrol", "update", f"NodeName={host}", "State=resume"]
+        subprocess.run(update, capture_output=True, check=False)
 
 
 def fill(folder: Path) -> None:
