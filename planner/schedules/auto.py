@@ -22,12 +22,13 @@ from planner.schedules.generate import Policy, generate
 from planner.schedules.improve import improve, score_of
 from planner.schedules.memory import peak_stage_activations
 from planner.schedules.named import NAMED, build_family
-from planner.schedules.prolong import prolong, short_enough
+from planner.schedules.prolong import COMMON, prolong, short_enough, steady_rise
 from planner.schedules.simulate import simulate
 from planner.schedules.times import StageTimes
 from profiles.errors import InfeasibleError
 
 TimesOf = Callable[[Sequence[int]], StageTimes]
+Score = tuple[float, float, float]  # of `score_of`
 
 _LARGE = 40_000  # actions above which candidates are compared on fewer microbatches
 _FAR = 1.12  # a family that is so much longer than the best is not worth filling its gaps
@@ -117,7 +118,7 @@ def _best(problem: Problem, bound: float) -> list[Schedule]:
     if 3 * problem.ranks * problem.microbatches * (problem.chunks or 1) <= _LARGE:
         return _ranked(problem, _made(problem, _makers(problem, thorough=True)), bound)
     finalists = _finalists(replace(problem, microbatches=min(problem.microbatches, 3 * problem.ranks // 2)))
-    return _ranked(problem, _prolonged(problem, finalists), bound)
+    return [_best_of(problem, finalists)]
 
 
 def _made(problem: Problem, makers: Iterable[Maker]) -> Iterator[Schedule | None]:
@@ -126,23 +127,45 @@ def _made(problem: Problem, makers: Iterable[Maker]) -> Iterator[Schedule | None
     return (maker(problem, published) for maker in makers)
 
 
-def _prolonged(problem: Problem, makers: Iterable[Maker]) -> Iterator[Schedule | None]:
-    """Yield the same, prolonged from fewer microbatches where these end in a steady state."""
+def _best_of(problem: Problem, makers: Iterable[Maker]) -> Schedule:
+    """Return the best of what is made, prolonged from fewer microbatches where that can be foretold."""
     short = replace(problem, microbatches=short_enough(problem.ranks, problem.microbatches))
     published = cache(partial(_published, short))
-    for maker in makers:
-        made = maker(short, published)
-        longer = prolong(made, problem.microbatches) if made is not None else None
-        if longer is not None:
-            yield longer
-        else:
-            yield from _made(problem, [maker])
+    scored: list[tuple[Score, int, Schedule]] = []
+    for index, maker in enumerate(makers):
+        schedule = maker(short, published)
+        score = None if schedule is None else _foretold(problem, schedule)
+        if score is None:
+            (schedule,) = _made(problem, [maker])
+            score = _score(problem, schedule)
+        if schedule is not None and score is not None:
+            scored.append((score, index, schedule))
+    _, _, best = min(scored, key=lambda entry: entry[:2])
+    if best.microbatches < problem.microbatches:
+        longer = prolong(best, problem.microbatches)
+        assert longer is not None  # its score was foretold from a prolonged one
+        return longer
+    return best
+
+
+def _foretold(problem: Problem, short: Schedule) -> Score | None:
+    """Return the score of `short` prolonged, or None where that cannot be told from two more rounds of it."""
+    sample = prolong(short, short.microbatches + 2 * COMMON)
+    if sample is None or sample.microbatches > problem.microbatches or not _keeps_limit(problem, sample):
+        return None
+    timeline = simulate(sample, problem.times_of(sample.placement))
+    rise = steady_rise(timeline, COMMON)
+    if rise is None:
+        return None
+    more = rise * ((problem.microbatches - sample.microbatches) // COMMON)
+    cycle, spans, makespan = score_of(timeline)
+    return round(cycle + more, 9), round(spans + problem.ranks * more, 9), round(makespan + more, 9)
 
 
 def _finalists(small: Problem) -> list[Maker]:
     """Return what is best for `small`, and the best named family, which the result must not lose to."""
     bound = small.bound() * (1 + 1e-9)
-    scored: list[tuple[tuple[float, float, float], int, Maker]] = []
+    scored: list[tuple[Score, int, Maker]] = []
     published = cache(partial(_published, small))
     named: dict[Family, float] = {}
     best = float("inf")
@@ -165,7 +188,7 @@ def _finalists(small: Problem) -> list[Maker]:
 
 def _ranked(problem: Problem, schedules: Iterable[Schedule | None], bound: float) -> list[Schedule]:
     """Return the best candidates, best first; only the first that reaches `bound`, if one does."""
-    scored: list[tuple[tuple[float, float, float], int, Schedule]] = []
+    scored: list[tuple[Score, int, Schedule]] = []
     for index, schedule in enumerate(schedules):
         score = _score(problem, schedule)
         if score is None or schedule is None:
@@ -182,14 +205,18 @@ def _ranked(problem: Problem, schedules: Iterable[Schedule | None], bound: float
     return best[:_STARTS]
 
 
-def _score(problem: Problem, schedule: Schedule | None) -> tuple[float, float, float] | None:
+def _score(problem: Problem, schedule: Schedule | None) -> Score | None:
     """Return what is minimised, or None for a schedule that does not exist or does not fit."""
     if schedule is None:
         return None
-    limits = problem.limits(schedule.chunks)
-    if any(peak > limit for peak, limit in zip(peak_stage_activations(schedule), limits, strict=True)):
+    if not _keeps_limit(problem, schedule):
         return None
     return score_of(simulate(schedule, problem.times_of(schedule.placement)))
+
+
+def _keeps_limit(problem: Problem, schedule: Schedule) -> bool:
+    limits = problem.limits(schedule.chunks)
+    return all(peak <= limit for peak, limit in zip(peak_stage_activations(schedule), limits, strict=True))
 
 
 def _makers(problem: Problem, *, thorough: bool) -> Iterator[Maker]:

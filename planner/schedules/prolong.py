@@ -14,6 +14,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from planner.schedules.action import Action, Kind, Schedule
+from planner.schedules.timeline import Timeline
 
 PERIODS = (1, 2, 3, 4, 6)  # microbatches after which a steady state may repeat
 COMMON = 12  # a multiple of them all
@@ -35,6 +36,26 @@ def prolong(short: Schedule, microbatches: int) -> Schedule | None:
                 actions = tuple(tuple(row) for row in rows if row is not None)
                 return replace(short, microbatches=microbatches, actions=actions)
     return None
+
+
+def steady_rise(timeline: Timeline, microbatches: int) -> float | None:
+    """Return the seconds that so many more `microbatches` add to a timeline, or None where it is not steady.
+
+    In a steady state every rank begins a round by the same time later than the one before: the forwards of
+    all ranks' first stages are compared over the last two times so many microbatches.
+    """
+    rises = []
+    for rank, actions in enumerate(timeline.schedule.actions):
+        first = timeline.schedule.placement.index(rank)
+        starts = [
+            start
+            for (kind, stage, _), start in zip(actions, timeline.starts[rank], strict=True)
+            if kind == Kind.F and stage == first
+        ]
+        if len(starts) <= 2 * microbatches:
+            return None
+        rises += [starts[-1 - at] - starts[-1 - at - microbatches] for at in (0, microbatches)]
+    return max(rises) if max(rises) - min(rises) <= 1e-9 * max(rises) else None
 
 
 def _prolonged(short: Schedule, rank: int, period: int, more: int) -> list[Action] | None:

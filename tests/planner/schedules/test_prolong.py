@@ -21,7 +21,7 @@ from planner.schedules import (
     simulate,
 )
 from planner.schedules.auto import Problem
-from planner.schedules.prolong import prolong, short_enough
+from planner.schedules.prolong import prolong, short_enough, steady_rise
 
 PERIODIC = ("1f1b", "zb-h1", "zb-h2", "zb-v", "v-half", "v-min", "dualpipe-v")
 
@@ -54,6 +54,35 @@ def test_a_round_that_differs_is_not_repeated() -> None:
     at = row.index(Action(Kind.F, 1, 4))
     row[at - 1 : at + 1] = row[at], row[at - 1]  # one F earlier than in the rounds before
     assert prolong(replace(short, actions=(short.actions[0], tuple(row))), 17) is None
+
+
+@pytest.mark.parametrize("name", PERIODIC)
+@pytest.mark.parametrize("uneven", [False, True])
+def test_the_rise_foretells_a_longer_timeline(name: str, uneven: bool) -> None:
+    ranks, chunks = 4, chunks_of(name)
+    few, more = 12 * ranks, 48
+    short = build(name, ranks=ranks, microbatches=few, chunks=chunks)
+    stages = range(ranks * chunks)
+    slow = [1.0 + (0.25 * stage if uneven else 0.0) for stage in stages]
+    times = StageTimes(
+        forward=tuple(slow),
+        backward=tuple(2.25 * each for each in slow),
+        input_gradient=tuple(1.25 * each for each in slow),
+        weight_gradient=tuple(slow),
+        latency=0.125,
+        wire=(0.0,) * (len(stages) - 1),
+    )
+    timeline = simulate(short, times)
+    rise = steady_rise(timeline, 12)
+    assert rise is not None
+    long = simulate(build(name, ranks=ranks, microbatches=few + more, chunks=chunks), times)
+    for span, longer in zip(timeline.spans, long.spans, strict=True):
+        assert longer == pytest.approx(span + rise * more / 12, rel=1e-12)
+
+
+def test_a_warm_up_is_not_steady() -> None:
+    short = build("1f1b", ranks=4, microbatches=3)
+    assert steady_rise(simulate(short, StageTimes.uniform(stages=4)), 1) is None
 
 
 @given(ranks=st.integers(1, 70), microbatches=st.integers(1, 5000))
