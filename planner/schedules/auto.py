@@ -11,7 +11,7 @@ when the cycle equals the work of the busiest rank: nothing can be shorter.
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import cache, partial
 
@@ -117,8 +117,14 @@ def _best(problem: Problem, bound: float) -> list[Schedule]:
     """Return the best candidates; for large problems of those that are best with fewer microbatches."""
     if 3 * problem.ranks * problem.microbatches * (problem.chunks or 1) <= _LARGE:
         return _ranked(problem, _made(problem, _makers(problem, thorough=True)), bound)
-    finalists = _finalists(replace(problem, microbatches=min(problem.microbatches, 3 * problem.ranks // 2)))
-    return [_best_of(problem, finalists)]
+    small = replace(problem, microbatches=min(problem.microbatches, 3 * problem.ranks // 2))
+    unfit: set[Maker] = set()
+    while True:  # what keeps the limit with few microbatches may exceed it with many; naive never does
+        finalists = _finalists(small, unfit)
+        best, failed = _best_of(problem, finalists)
+        if best is not None:
+            return [best]
+        unfit |= failed
 
 
 def _made(problem: Problem, makers: Iterable[Maker]) -> Iterator[Schedule | None]:
@@ -127,11 +133,14 @@ def _made(problem: Problem, makers: Iterable[Maker]) -> Iterator[Schedule | None
     return (maker(problem, published) for maker in makers)
 
 
-def _best_of(problem: Problem, makers: Iterable[Maker]) -> Schedule:
-    """Return the best of what is made, prolonged from fewer microbatches where that can be foretold."""
+def _best_of(problem: Problem, makers: Iterable[Maker]) -> tuple[Schedule | None, set[Maker]]:
+    """Return the best of what is made, prolonged from fewer microbatches where that can be foretold, and the
+    makers of what does not fit.
+    """
     short = replace(problem, microbatches=short_enough(problem.ranks, problem.microbatches))
     published = cache(partial(_published, short))
     scored: list[tuple[Score, int, Schedule]] = []
+    failed: set[Maker] = set()
     for index, maker in enumerate(makers):
         schedule = maker(short, published)
         score = None if schedule is None else _foretold(problem, schedule)
@@ -140,12 +149,16 @@ def _best_of(problem: Problem, makers: Iterable[Maker]) -> Schedule:
             score = _score(problem, schedule)
         if schedule is not None and score is not None:
             scored.append((score, index, schedule))
+        else:
+            failed.add(maker)
+    if failed:
+        return None, failed
     _, _, best = min(scored, key=lambda entry: entry[:2])
     if best.microbatches < problem.microbatches:
         longer = prolong(best, problem.microbatches)
         assert longer is not None  # its score was foretold from a prolonged one
-        return longer
-    return best
+        return longer, failed
+    return best, failed
 
 
 def _foretold(problem: Problem, short: Schedule) -> Score | None:
@@ -162,14 +175,19 @@ def _foretold(problem: Problem, short: Schedule) -> Score | None:
     return round(cycle + more, 9), round(spans + problem.ranks * more, 9), round(makespan + more, 9)
 
 
-def _finalists(small: Problem) -> list[Maker]:
-    """Return what is best for `small`, and the best named family, which the result must not lose to."""
+def _finalists(small: Problem, unfit: Collection[Maker]) -> list[Maker]:
+    """Return what is best for `small`, and the best named family, which the result must not lose to.
+
+    Those in `unfit` are left out.
+    """
     bound = small.bound() * (1 + 1e-9)
     scored: list[tuple[Score, int, Maker]] = []
     published = cache(partial(_published, small))
     named: dict[Family, float] = {}
     best = float("inf")
     for index, maker in enumerate(_makers(small, thorough=False)):
+        if maker in unfit:
+            continue
         if isinstance(maker, Refilled) and named.get(maker.family, float("inf")) > _FAR * best:
             continue
         score = _score(small, maker(small, published))

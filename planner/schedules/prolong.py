@@ -62,7 +62,7 @@ def _prolonged(short: Schedule, rank: int, period: int, more: int) -> list[Actio
     """Return a rank's actions with `more` microbatches put in before its last rounds, or None."""
     row, own = short.actions[rank], short.stages_of(rank)
     begin = short.microbatches - 3 * period
-    starts = [at for at, (kind, stage, i) in enumerate(row) if kind == Kind.F and stage == own[0]]
+    starts = [at for at, (kind, stage, _) in enumerate(row) if kind == Kind.F and stage == own[0]]
     if begin < 0 or len(starts) != short.microbatches:
         return None
     cuts = [starts[begin + number * period] for number in range(3)]

@@ -113,3 +113,17 @@ def test_large_problems_get_complete_schedules(monkeypatch: pytest.MonkeyPatch) 
     assert max(peak_activations(named)) <= 3
     cycles = [simulate(each, times(each.placement)).cycle for each in (found, named)]
     assert cycles[0] <= cycles[1] * (1 + 1e-9)
+
+
+def test_what_fits_with_few_microbatches_alone_is_left_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(importlib.import_module("planner.schedules.auto"), "_LARGE", 100)
+    ranks, limit = 8, 13  # zb-h2 holds 12 of 12 microbatches, but 15 of many
+
+    def times(placement: Sequence[int]) -> StageTimes:
+        return StageTimes.uniform(stages=len(placement))
+
+    found = auto(Problem(ranks=ranks, microbatches=120, times_of=times, chunks=1, memory_limit=limit))
+    check(found)
+    assert max(peak_activations(found)) <= limit
+    named = build("zb-h1", ranks=ranks, microbatches=120)
+    assert simulate(found, times(found.placement)).cycle <= simulate(named, times(named.placement)).cycle
