@@ -149,6 +149,6 @@ def entry() -> None:
     """Console entry point."""
     # Looking for plugins of pydantic reads the metadata of every installed package.
     os.environ.setdefault("PYDANTIC_DISABLE_PLUGINS", "__all__")
-    # Numpy's BLAS, of which nothing here is in need, starts a thread for every core when it is imported.
+    # Nothing here needs numpy's BLAS, which starts a thread for every core when it is imported.
     os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
     sys.exit(main())
