@@ -11,7 +11,9 @@ A stage is owned by exactly one rank (`placement[stage]`), which holds `chunks` 
 from __future__ import annotations
 
 import enum
+from collections.abc import Iterable
 from dataclasses import dataclass
+from itertools import repeat
 from typing import NamedTuple
 
 
@@ -51,6 +53,14 @@ class Action(NamedTuple):
             if self.microbatch >= 0
             else (f"{self.stage}{self.kind.name}")
         )
+
+
+def cells(kind: Kind, stage: int, microbatches: Iterable[int]) -> list[Action]:
+    """Return one cell of `kind` and `stage` for each of `microbatches`, in their order.
+
+    Schedules have hundreds of thousands of cells: this way they are made without running Python for each.
+    """
+    return list(map(tuple.__new__, repeat(Action), zip(repeat(kind), repeat(stage), microbatches)))
 
 
 class Message(NamedTuple):

@@ -14,9 +14,9 @@ the cells of those that do not exist are left out.
 
 from __future__ import annotations
 
-from collections import deque
+from collections.abc import Iterator
 
-from planner.schedules.action import Action, Kind, Schedule, v_placement
+from planner.schedules.action import Action, Kind, Schedule, cells, v_placement
 from planner.schedules.family import Family
 
 _SPLIT = str.maketrans("Bb", "Ii")
@@ -28,7 +28,9 @@ def dualpipe_v(ranks: int, microbatches: int, chunks: int = 2) -> Schedule:
     actions = []
     for rank in range(ranks):
         row = _number(rank, ranks, _letters(rank, ranks, full))
-        actions.append(tuple(action for action in row if action.microbatch < microbatches))
+        if full > microbatches:
+            row = tuple(action for action in row if action.microbatch < microbatches)
+        actions.append(row)
     return Schedule(
         name="dualpipe-v", microbatches=microbatches, placement=v_placement(ranks), actions=tuple(actions)
     )
@@ -52,25 +54,20 @@ def _letters(rank: int, ranks: int, microbatches: int) -> str:
     )
 
 
-def _number(rank: int, ranks: int, letters: str) -> list[Action]:
+def _number(rank: int, ranks: int, letters: str) -> tuple[Action, ...]:
     """Turn letters into cells, each with the next microbatch of its stage and sweep."""
-    stages = {True: rank, False: 2 * ranks - 1 - rank}  # by whether the letter is small
-    cells = {letter: (Kind[letter.upper()], stages[letter.islower()]) for letter in "fFbBiI"}
-    forwards, backwards = (dict.fromkeys(stages.values(), 0) for _ in range(2))
-    waiting: deque[Action] = deque()
-    row = []
-    for letter in letters:
-        if letter == "w":
-            row.append(waiting.popleft())
-            continue
-        kind, stage = cells[letter]
-        count = forwards if letter in "fF" else backwards
-        microbatch = count[stage]
-        row.append(Action(kind, stage, microbatch))
-        if letter in "iI":
-            waiting.append(Action(Kind.W, stage, microbatch))
-        count[stage] = microbatch + 1
-    return row
+    streams: dict[str, Iterator[Action]] = {}
+    weights: dict[str, Iterator[Action]] = {}
+    for stage, forward, whole, split in ((rank, "f", "b", "i"), (2 * ranks - 1 - rank, "F", "B", "I")):
+        streams[forward] = iter(cells(Kind.F, stage, range(letters.count(forward))))
+        # Backwards of a stage share one numbering, whether whole or split.
+        order = [letter for letter in letters if letter in {whole, split}]
+        numbers = {letter: [i for i, each in enumerate(order) if each == letter] for letter in (whole, split)}
+        streams[whole] = iter(cells(Kind.B, stage, numbers[whole]))
+        streams[split] = iter(cells(Kind.I, stage, numbers[split]))
+        weights[split] = iter(cells(Kind.W, stage, numbers[split]))
+    streams["w"] = (next(weights[letter]) for letter in letters if letter in weights)
+    return tuple(map(next, map(streams.__getitem__, letters)))
 
 
 DUALPIPE_V = Family(

@@ -9,20 +9,14 @@ activations in the order in which it made them and sums gradients in the order o
 
 from __future__ import annotations
 
-from planner.schedules.action import Action, Kind, Schedule, loop_placement
+from planner.schedules.action import Kind, Schedule, cells, loop_placement
 from planner.schedules.family import Family
 
 
 def gpipe(ranks: int, microbatches: int, chunks: int = 1) -> Schedule:
     """Return GPipe's schedule for one stage per rank (`chunks` is 1)."""
     row = range(microbatches)
-    actions = tuple(
-        (
-            *(Action(Kind.F, rank, microbatch) for microbatch in row),
-            *(Action(Kind.B, rank, microbatch) for microbatch in row),
-        )
-        for rank in range(ranks)
-    )
+    actions = tuple((*cells(Kind.F, rank, row), *cells(Kind.B, rank, row)) for rank in range(ranks))
     return Schedule(
         name="gpipe", microbatches=microbatches, placement=loop_placement(ranks, chunks), actions=actions
     )

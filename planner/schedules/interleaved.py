@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import itertools
 
-from planner.schedules.action import Action, Kind, Schedule, loop_placement
+from planner.schedules.action import Action, Kind, Schedule, cells, loop_placement
 from planner.schedules.family import Family
 
 
@@ -39,15 +39,15 @@ def _groups(ranks: int, microbatches: int) -> list[range]:
 
 def _rank(rank: int, ranks: int, chunks: int, groups: list[range]) -> tuple[Action, ...]:
     stages = range(rank, ranks * chunks, ranks)
-    forwards = [Action(Kind.F, stage, i) for group in groups for stage in stages for i in group]
-    backwards = [Action(Kind.B, stage, i) for group in groups for stage in reversed(stages) for i in group]
+    forwards, backwards = (
+        [cell for group in groups for stage in order for cell in cells(kind, stage, group)]
+        for kind, order in ((Kind.F, stages), (Kind.B, stages[::-1]))
+    )
     hops = ranks - 1 - rank
     warmup = hops if chunks == 1 else 2 * hops + (chunks - 1) * len(groups[0])
-    actions = forwards[:warmup]
-    for forward, backward in zip(forwards[warmup:], backwards, strict=False):
-        actions += (forward, backward)
-    actions += backwards[len(forwards[warmup:]) :]
-    return tuple(actions)
+    paired = forwards[warmup:]
+    pairs = itertools.chain.from_iterable(zip(paired, backwards, strict=False))
+    return (*forwards[:warmup], *pairs, *backwards[len(paired) :])
 
 
 INTERLEAVED = Family(

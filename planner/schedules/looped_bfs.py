@@ -8,7 +8,9 @@ data-parallel reduction overlaps best.
 
 from __future__ import annotations
 
-from planner.schedules.action import Action, Kind, Schedule, loop_placement
+from itertools import chain
+
+from planner.schedules.action import Kind, Schedule, cells, loop_placement
 from planner.schedules.family import Family
 
 
@@ -17,9 +19,9 @@ def looped_bfs(ranks: int, microbatches: int, chunks: int) -> Schedule:
     actions = []
     for rank in range(ranks):
         stages = range(rank, ranks * chunks, ranks)
-        forwards = [Action(Kind.F, stage, i) for stage in stages for i in range(microbatches)]
-        backwards = [Action(Kind.B, stage, i) for stage in reversed(stages) for i in range(microbatches)]
-        actions.append((*forwards, *backwards))
+        forwards = [cells(Kind.F, stage, range(microbatches)) for stage in stages]
+        backwards = [cells(Kind.B, stage, range(microbatches)) for stage in reversed(stages)]
+        actions.append(tuple(chain(*forwards, *backwards)))
     return Schedule(
         name="looped-bfs",
         microbatches=microbatches,

@@ -8,7 +8,9 @@ Rank r runs p − 1 − r forwards before its first pair, and so never holds mor
 
 from __future__ import annotations
 
-from planner.schedules.action import Action, Kind, Schedule, loop_placement
+from itertools import chain
+
+from planner.schedules.action import Action, Kind, Schedule, cells, loop_placement
 from planner.schedules.family import Family
 
 
@@ -24,11 +26,9 @@ def one_f_one_b(ranks: int, microbatches: int, chunks: int = 1) -> Schedule:
 
 def _rank(rank: int, ranks: int, microbatches: int) -> tuple[Action, ...]:
     warmup = min(ranks - 1 - rank, microbatches)
-    actions = [Action(Kind.F, rank, microbatch) for microbatch in range(warmup)]
-    for microbatch in range(warmup, microbatches):
-        actions += (Action(Kind.F, rank, microbatch), Action(Kind.B, rank, microbatch - warmup))
-    actions += (Action(Kind.B, rank, microbatch) for microbatch in range(microbatches - warmup, microbatches))
-    return tuple(actions)
+    forwards, backwards = (cells(kind, rank, range(microbatches)) for kind in (Kind.F, Kind.B))
+    pairs = chain.from_iterable(zip(forwards[warmup:], backwards, strict=False))
+    return (*forwards[:warmup], *pairs, *backwards[microbatches - warmup :])
 
 
 ONE_F_ONE_B = Family(

@@ -8,7 +8,9 @@ each other on the wire. Sends are buffered here; `simulate_blocking` is the stri
 
 from __future__ import annotations
 
-from itertools import islice
+from collections.abc import Iterator
+from itertools import chain
+from operator import getitem
 from typing import NamedTuple
 
 from planner.schedules.action import Kind, Schedule
@@ -93,44 +95,57 @@ def _cells(schedule: Schedule, times: StageTimes) -> list[list[_Cell]]:
     return rows
 
 
+def _streams(schedule: Schedule, cells: list[list[_Cell]]) -> list[Iterator[tuple[_Cell, int]]]:
+    """Return, per rank, its cells and their microbatches in order; made as they are asked for."""
+    streams: list[Iterator[tuple[_Cell, int]]] = []
+    for row in schedule.actions:
+        kinds, stages, microbatches = zip(*row, strict=True) if row else ((), (), ())
+        streams.append(zip(map(getitem, map(cells.__getitem__, kinds), stages), microbatches, strict=True))
+    return streams
+
+
 def _run(
     schedule: Schedule, times: StageTimes, starts: tuple[list[float], ...], ends: tuple[list[float], ...]
 ) -> None:
     """Fill `starts` and `ends`; one pass over the actions in an order in which data is always there."""
-    cells, latency = _cells(schedule, times), times.latency
+    streams, latency = _streams(schedule, _cells(schedule, times)), times.latency
     ready: list[float | None] = [None] * (2 * schedule.stages * schedule.microbatches)  # arrival by slot
     waiting: dict[int, int] = {}  # slot → the rank that stopped for it
+    stopped: dict[int, tuple[_Cell, int]] = {}  # rank → the cell it stopped at
     link_free: dict[int, float] = {}
     runnable = list(range(schedule.ranks - 1, -1, -1))
     while runnable:
         rank = runnable.pop()
         begun, done = starts[rank], ends[rank]
         now = done[-1] if done else 0.0
-        for kind, stage, microbatch in islice(schedule.actions[rank], len(done), None):
-            seconds, needs, gives, link, wire = cells[kind][stage]
+        for cell, microbatch in chain((stopped.pop(rank),) if rank in stopped else (), streams[rank]):
+            seconds, needs, gives, link, wire = cell
             if needs >= 0:
                 arrival = ready[needs + microbatch]
                 if arrival is None:
                     waiting[needs + microbatch] = rank
+                    stopped[rank] = cell, microbatch
                     break
                 if arrival > now:  # noqa: PLR1730 (max() takes twice as long)
                     now = arrival
             begun.append(now)
             now += seconds
             done.append(now)
-            if gives >= 0:
-                gives += microbatch
-                if link < 0:
-                    ready[gives] = now
-                elif wire:
-                    free = link_free.get(link, 0.0)
-                    free = (free if free > now else now) + wire
-                    link_free[link] = free
-                    ready[gives] = free + latency
-                else:
-                    ready[gives] = now + latency
-                if gives in waiting:
-                    runnable.append(waiting.pop(gives))
+            if gives < 0:
+                continue
+            if link < 0:
+                ready[gives + microbatch] = now
+                continue
+            gives += microbatch
+            if wire:
+                free = link_free.get(link, 0.0)
+                free = (free if free > now else now) + wire
+                link_free[link] = free
+                ready[gives] = free + latency
+            else:
+                ready[gives] = now + latency
+            if gives in waiting:
+                runnable.append(waiting.pop(gives))
     for rank, actions in enumerate(schedule.actions):
         if len(ends[rank]) < len(actions):
             raise stuck(schedule, rank, len(ends[rank]), actions[len(ends[rank])])

@@ -12,9 +12,7 @@ cells of those that do not exist are left out.
 
 from __future__ import annotations
 
-from itertools import repeat
-
-from planner.schedules.action import Action, Kind, Schedule, v_placement
+from planner.schedules.action import Action, Kind, Schedule, cells, v_placement
 from planner.schedules.family import Family
 
 
@@ -47,13 +45,17 @@ def _letters(rank: int, ranks: int, microbatches: int) -> str:
 
 def _rank(rank: int, ranks: int, microbatches: int, letters: str) -> tuple[Action, ...]:
     """Number the cells of each letter by microbatch and leave out those beyond the last."""
-    stages = {True: rank, False: 2 * ranks - 1 - rank}  # by whether the letter is small
-    left = {}
-    for letter in "fiwFIW":
-        kind, stage = Kind[letter.upper()], stages[letter.islower()]
-        left[letter] = map(Action, repeat(kind), repeat(stage), range(microbatches))
-    cells = (next(left[letter], None) for letter in letters)
-    return tuple(cell for cell in cells if cell is not None)
+    down, up = rank, 2 * ranks - 1 - rank
+    streams = {
+        letter: iter(
+            cells(Kind[letter.upper()], down if letter.islower() else up, range(letters.count(letter)))
+        )
+        for letter in "fiwFIW"
+    }
+    row = tuple(map(next, map(streams.__getitem__, letters)))
+    return (
+        row if len(row) == 6 * microbatches else tuple(cell for cell in row if cell.microbatch < microbatches)
+    )
 
 
 ZB_V = Family(

@@ -11,7 +11,7 @@ and holds at most a + d + 1 microbatches. With a = p − 1 − r:
 
 from __future__ import annotations
 
-from planner.schedules.action import Action, Kind, Schedule, loop_placement
+from planner.schedules.action import Action, Kind, Schedule, cells, loop_placement
 from planner.schedules.family import Family
 
 
@@ -40,16 +40,15 @@ def _zero_bubble(name: str, ranks: int, microbatches: int, *, factor: int) -> Sc
 def _rank(rank: int, microbatches: int, *, warmup: int, delay: int) -> tuple[Action, ...]:
     """List one rank's cells; `rank` is also its stage."""
     warmup = min(warmup, microbatches)
-    actions = [Action(Kind.F, rank, microbatch) for microbatch in range(warmup)]
-    weight = 0
-    for microbatch in range(microbatches):
-        if microbatch + warmup < microbatches:
-            actions.append(Action(Kind.F, rank, microbatch + warmup))
-        actions.append(Action(Kind.I, rank, microbatch))
+    forwards, inputs, weights = (cells(kind, rank, range(microbatches)) for kind in (Kind.F, Kind.I, Kind.W))
+    later = forwards[warmup:]
+    actions = forwards[:warmup]
+    for microbatch, cell in enumerate(inputs):
+        actions += later[microbatch : microbatch + 1]
+        actions.append(cell)
         if microbatch >= delay:
-            actions.append(Action(Kind.W, rank, weight))
-            weight += 1
-    actions += (Action(Kind.W, rank, microbatch) for microbatch in range(weight, microbatches))
+            actions.append(weights[microbatch - delay])
+    actions += weights[max(0, microbatches - delay) :]
     return tuple(actions)
 
 
