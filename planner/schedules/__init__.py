@@ -1,7 +1,7 @@
 """Pipeline schedules as data: build, check, simulate, lower, draw."""
 
 from planner.schedules.action import Action, Kind, Message, Schedule, loop_placement, v_placement
-from planner.schedules.auto import AUTO, Problem, auto
+from planner.schedules.auto import AUTO, auto
 from planner.schedules.blocking import simulate_lowered
 from planner.schedules.check import check, check_cells, check_parsed
 from planner.schedules.chrome_trace import chrome_trace, read_chrome_trace
@@ -10,6 +10,7 @@ from planner.schedules.family import Family, ScheduleError
 from planner.schedules.lower import LoweredAction, LoweredSchedule, lower, prove_order
 from planner.schedules.memory import peak_activations, peak_stage_activations
 from planner.schedules.messages import check_lowered
+from planner.schedules.problem import Problem
 from planner.schedules.refusal import ScheduleRefused
 from planner.schedules.shared import simulate_shared
 from planner.schedules.simulate import simulate

@@ -13,6 +13,7 @@ from dataclasses import replace
 from planner.schedules.action import Action, Kind, Schedule
 from planner.schedules.memory import peak_of
 from planner.schedules.refusal import ScheduleRefused
+from planner.schedules.score import score_of
 from planner.schedules.simulate import simulate
 from planner.schedules.timeline import Timeline
 from planner.schedules.times import StageTimes
@@ -60,11 +61,6 @@ def improve(
             if score < best_score:
                 best, best_score = schedule, score
     return best
-
-
-def score_of(timeline: Timeline) -> tuple[float, float, float]:
-    """Return what is minimised: the cycle, then all spans together, then the makespan (rounding aside)."""
-    return round(timeline.cycle, 9), round(sum(timeline.spans), 9), round(timeline.makespan, 9)
 
 
 def _pick_rank(timeline: Timeline, chance: random.Random) -> int:

@@ -8,10 +8,13 @@ durations are needed.
 from __future__ import annotations
 
 from collections.abc import Iterable
+from itertools import accumulate
+from operator import itemgetter
 
 from planner.schedules.action import Action, Kind, Schedule
 
-_F, _B, _W = int(Kind.F), int(Kind.B), int(Kind.W)
+_CHANGES = tuple({Kind.F: 1, Kind.B: -1, Kind.W: -1}.get(kind, 0) for kind in Kind)
+_KIND = itemgetter(0)
 
 
 def peak_stage_activations(schedule: Schedule) -> tuple[int, ...]:
@@ -21,15 +24,7 @@ def peak_stage_activations(schedule: Schedule) -> tuple[int, ...]:
 
 def peak_of(actions: Iterable[Action]) -> int:
     """Return the most (stage, microbatch) activations held at once by a rank with these actions."""
-    held = peak = 0
-    for kind, _, _ in actions:
-        if kind == _F:
-            held += 1
-            if held > peak:  # noqa: PLR1730 (max() takes twice as long)
-                peak = held
-        elif kind in (_B, _W):
-            held -= 1
-    return peak
+    return max(accumulate(map(_CHANGES.__getitem__, map(_KIND, actions)), initial=0))
 
 
 def peak_activations(schedule: Schedule) -> tuple[float, ...]:

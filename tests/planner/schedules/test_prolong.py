@@ -20,7 +20,7 @@ from planner.schedules import (
     peak_activations,
     simulate,
 )
-from planner.schedules.auto import Problem
+from planner.schedules.problem import Problem
 from planner.schedules.prolong import prolong, short_enough, steady_rise
 
 PERIODIC = ("1f1b", "zb-h1", "zb-h2", "zb-v", "v-half", "v-min", "dualpipe-v")
