@@ -48,7 +48,7 @@ def print_timelines(request: ScheduleRequest, timelines: list[Timeline]) -> None
             out.print(f"[bold]{timeline.schedule.name}[/]")
         for line in draw(timeline, width=out.width, colours=colours, per_column=scale):
             out.print(line, no_wrap=True, crop=True)
-    widest = max(timelines, key=lambda timeline: len({a.kind for r in timeline.schedule.actions for a in r}))
+    widest = max(timelines, key=lambda timeline: len(timeline.schedule.kinds))
     out.print(legend(widest, colours=colours))
     if len(timelines) == 1:
         _print_ranks(timelines[0])

@@ -29,13 +29,15 @@ def draw(timeline: Timeline, *, width: int, colours: bool, per_column: float | N
     ranks = _shown(len(timeline.starts))
     label = _label_width(timeline)
     columns = min(width - label, math.ceil(timeline.makespan / per_column - 1e-6)) if per_column else 0
-    lines = []
+    schedule, lines = timeline.schedule, []
+    chunks = {s: n for rank in range(schedule.ranks) for n, s in enumerate(schedule.stages_of(rank))}
     for place, rank in enumerate(ranks):
         if place and rank != ranks[place - 1] + 1:
             lines.append(Text(f"{'⋮':>{label - 1}}", style="dim"))
         line = Text(f"rank {rank}".ljust(label), style="bold", no_wrap=True)
         for cells, action in _runs(timeline, rank, columns, per_column):
-            line.append_text(_cell(timeline, action, cells, colours))
+            chunk = None if action is None else chunks[action.stage]
+            line.append_text(_cell(action, chunk, cells, colours))
         lines.append(line)
     text = f"{timeline.makespan:.6g}"
     lines.append(
@@ -51,13 +53,11 @@ def column_seconds(timelines: Sequence[Timeline], *, width: int) -> float:
     """
     columns = width - max(map(_label_width, timelines))
     span = max(timeline.makespan for timeline in timelines)
-    durations = {
-        round(end - start, 12)
-        for timeline in timelines
-        for starts, ends in zip(timeline.starts, timeline.ends, strict=True)
-        for start, end in zip(starts, ends, strict=True)
-        if end > start
-    }
+    durations: set[float] = set()
+    for duration in _durations(timelines):
+        if duration < span / columns * (1 - 1e-9):
+            return span / columns
+        durations.add(round(duration, 12))
     if not durations:
         return 0.0
     shortest = min(durations)
@@ -66,15 +66,21 @@ def column_seconds(timelines: Sequence[Timeline], *, width: int) -> float:
     return shortest / whole if whole and regular else span / columns
 
 
+def _durations(timelines: Sequence[Timeline]) -> Iterator[float]:
+    """Yield how long each action takes that takes any time."""
+    for timeline in timelines:
+        for starts, ends in zip(timeline.starts, timeline.ends, strict=True):
+            yield from (end - start for start, end in zip(starts, ends, strict=True) if end > start)
+
+
 def _label_width(timeline: Timeline) -> int:
     return len(f"rank {len(timeline.starts) - 1} ")
 
 
 def legend(timeline: Timeline, *, colours: bool) -> Text:
     """Return one line that explains the cells of `timeline`."""
-    kinds = sorted({action.kind for row in timeline.schedule.actions for action in row})
     line = Text()
-    for kind in kinds:
+    for kind in sorted(timeline.schedule.kinds):
         if colours:
             line.append("  ", Style(bgcolor=colour(kind, 0)))
             line.append(f" {NAMES[kind]}   ")
@@ -108,11 +114,9 @@ def _runs(
         yield len(list(group)), timeline.schedule.actions[rank][index] if index >= 0 else None
 
 
-def _cell(timeline: Timeline, action: Action | None, cells: int, colours: bool) -> Text:
-    if action is None:
+def _cell(action: Action | None, chunk: int | None, cells: int, colours: bool) -> Text:
+    if action is None or chunk is None:
         return Text(" " * cells) if colours else Text("·" * cells, style="dim")
-    schedule = timeline.schedule
-    chunk = schedule.stages_of(schedule.placement[action.stage]).index(action.stage)
     number = str(action.microbatch)
     if colours:
         text = number if len(number) + (cells > 2) <= cells else (number[-1] if cells == 1 else "")

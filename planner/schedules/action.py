@@ -14,6 +14,7 @@ import enum
 from collections.abc import Iterable
 from dataclasses import dataclass
 from itertools import repeat
+from operator import itemgetter
 from typing import NamedTuple
 
 
@@ -102,6 +103,11 @@ class Schedule:
     def chunks(self) -> int:
         """Stages per rank."""
         return self.stages // self.ranks
+
+    @property
+    def kinds(self) -> set[Kind]:
+        """The kinds of its actions."""
+        return set().union(*(map(itemgetter(0), row) for row in self.actions))
 
     def stages_of(self, rank: int) -> tuple[int, ...]:
         """Return the stages that `rank` holds, ascending."""

@@ -36,7 +36,8 @@ def best_of_large(problem: Problem, bound: float) -> Schedule:
     full = Published(problem)
     short = Published(replace(problem, microbatches=short_enough(problem.ranks, problem.microbatches)))
     families: dict[Family, _Entry] = {}
-    for maker in named():
+    # Nothing but zero bubble can reach the bound, unless there is but one rank.
+    for maker in sorted(named(), key=lambda maker: problem.ranks > 1 and not maker.family.seamless):
         entry = _entry(maker, short, full)
         if entry is not None:
             families[maker.family] = entry
@@ -53,8 +54,8 @@ def best_of_large(problem: Problem, bound: float) -> Schedule:
 def _entry(maker: Maker, short: Published, full: Published) -> _Entry | None:
     """Return a candidate with its score, or None where it does not exist or does not fit."""
     schedule = maker(short)
-    if schedule is None:
-        return None
+    if schedule is None or not short.problem.keeps_limit(schedule):
+        return None  # with more microbatches none holds less
     score = _foretold(full.problem, schedule)
     if score is None:
         schedule = maker(full)

@@ -82,6 +82,12 @@ class _Generation:
         self.limits, self.policy, self.last = limits, policy, stages - 1
         self.random = random.Random(policy.seed)  # noqa: S311 (a search, not a secret)
         self.backward = _I if policy.split else _B
+        self.seconds = times.table
+        # What is further down the model goes first among backwards, and by the policy among forwards.
+        depths = [stage / stages for stage in range(stages)]
+        self.backward_scores = [-depth for depth in depths]
+        first = 2.0 if policy.forward_first else -2.0
+        self.forward_scores = [first + (depth if policy.deep_first else -depth) for depth in depths]
         self.held_stages = [tuple(s for s in range(stages) if placement[s] == rank) for rank in range(ranks)]
         self.forwards = [0] * stages  # next microbatch of each stage
         self.backwards = [0] * stages
@@ -105,47 +111,47 @@ class _Generation:
                 self._act(now, rank)
 
     def _act(self, now: float, rank: int) -> None:
-        best, soonest = self._choose(now, rank)
-        if best is not None:
-            self._start(now, rank, best)
+        stage, is_forward, soonest = self._choose(now, rank)
+        if stage >= 0:
+            self._start(now, rank, stage, is_forward=is_forward)
             return
         waiting = self.weights[rank]
         if waiting:
-            seconds = self.times.of(_W, waiting[0].stage)
-            if soonest - now >= self.policy.patience * seconds or soonest == _NEVER:
+            seconds = self.seconds[_W][waiting[0].stage]
+            if soonest == _NEVER or soonest - now >= self.policy.patience * seconds:
                 self.actions[rank].append(waiting.popleft())
                 self.held[rank] -= 1
                 self._occupy(rank, now + seconds)
                 return
         self._wake(rank, soonest)
 
-    def _choose(self, now: float, rank: int) -> tuple[Action | None, float]:
-        """Return the preferred F, B or I that can start now, and when the next one could that cannot yet."""
-        best, best_score, soonest = None, -_NEVER, _NEVER
-        policy, noise = self.policy, self.policy.noise
+    def _choose(self, now: float, rank: int) -> tuple[int, bool, float]:
+        """Return the stage of the preferred action that can start now (−1: none) and whether it is F, and
+        when the next one could start that cannot yet.
+        """
+        chosen, is_forward, best, soonest = -1, False, -_NEVER, _NEVER
+        noise = self.policy.noise
         for stage in self.held_stages[rank]:
-            microbatch = self.backwards[stage]
-            if microbatch < self.forwards[stage] and microbatch < len(self.gradients[stage]):
-                arrival = self.gradients[stage][microbatch]
-                if arrival <= now:
-                    score = -stage / (self.last + 1) + (noise and noise * self.random.random() * 2)
-                    if score > best_score:
-                        best, best_score = Action(self.backward, stage, microbatch), score
-                else:
+            microbatch, next_forward = self.backwards[stage], self.forwards[stage]
+            arrivals = self.gradients[stage]
+            if microbatch < next_forward and microbatch < len(arrivals):
+                arrival = arrivals[microbatch]
+                if arrival > now:
                     soonest = min(soonest, arrival)
-            microbatch = self.forwards[stage]
-            if microbatch < len(self.inputs[stage]) and self._has_room(rank, stage):
-                arrival = self.inputs[stage][microbatch]
-                if arrival <= now:
-                    score = stage / (self.last + 1) * (1 if policy.deep_first else -1)
-                    score += (2.0 if policy.forward_first else -2.0) + (
-                        noise and noise * self.random.random() * 4
-                    )
-                    if score > best_score:
-                        best, best_score = Action(_F, stage, microbatch), score
                 else:
+                    score = self.backward_scores[stage] + (noise and noise * self.random.random() * 2)
+                    if score > best:
+                        chosen, is_forward, best = stage, False, score
+            arrivals = self.inputs[stage]
+            if next_forward < len(arrivals) and self._has_room(rank, stage):
+                arrival = arrivals[next_forward]
+                if arrival > now:
                     soonest = min(soonest, arrival)
-        return best, soonest
+                else:
+                    score = self.forward_scores[stage] + (noise and noise * self.random.random() * 4)
+                    if score > best:
+                        chosen, is_forward, best = stage, True, score
+        return chosen, is_forward, soonest
 
     def _has_room(self, rank: int, stage: int) -> bool:
         """Whether F of `stage` leaves room for the forwards of the rank's oldest unfinished microbatch."""
@@ -153,25 +159,25 @@ class _Generation:
         if room <= 0:
             return False
         stages = self.held_stages[rank]
-        if len(stages) == 1:
+        if room > len(stages):
             return True
         oldest = min(self.forwards[s] for s in stages)
         if self.forwards[stage] == oldest:
             return True
         return room - 1 >= sum(self.forwards[s] == oldest for s in stages)
 
-    def _start(self, now: float, rank: int, action: Action) -> None:
-        kind, stage, _ = action
-        self.actions[rank].append(action)
-        end = now + self.times.of(kind, stage)
-        if kind == _F:
-            self.forwards[stage] += 1
+    def _start(self, now: float, rank: int, stage: int, *, is_forward: bool) -> None:
+        counts = self.forwards if is_forward else self.backwards
+        kind, microbatch = _F if is_forward else self.backward, counts[stage]
+        self.actions[rank].append(Action(kind, stage, microbatch))
+        counts[stage] = microbatch + 1
+        end = now + self.seconds[kind][stage]
+        if is_forward:
             self.held[rank] += 1
             self._deliver(rank, stage, stage + 1, self.inputs, end)
         else:
-            self.backwards[stage] += 1
             if kind == _I:
-                self.weights[rank].append(Action(_W, *action[1:]))
+                self.weights[rank].append(Action(_W, stage, microbatch))
             else:
                 self.held[rank] -= 1
             self._deliver(rank, stage, stage - 1, self.gradients, end)
