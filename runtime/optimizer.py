@@ -147,23 +147,24 @@ def clip_by_global_norm(
         groups: groups along which the parameters are spread (tp and pp, or one that joins both).
         max_norm: no clipping when None.
     """
-    return clip_to_norm(parameters, counted=counted, groups=groups, max_norm=max_norm).item()
+    square = squared_norm(parameters, counted=counted)
+    for group in groups:
+        dist.all_reduce(square, group=group)
+    return clip_to_norm(parameters, square=square, max_norm=max_norm).item()
+
+
+def squared_norm(parameters: Mapping[str, nn.Parameter], *, counted: Collection[str]) -> Tensor:
+    """Return what this rank adds to the square of the global norm (fp64, on the parameters' device)."""
+    gradients = [p.grad for name, p in parameters.items() if name in counted and p.grad is not None]
+    device = next((p.device for p in parameters.values()), torch.device("cpu"))
+    return get_total_norm(gradients).to(device, torch.float64).square()
 
 
 @torch.no_grad()
-def clip_to_norm(
-    parameters: Mapping[str, nn.Parameter],
-    *,
-    counted: Collection[str],
-    groups: Sequence[dist.ProcessGroup],
-    max_norm: float | None,
-) -> Tensor:
-    """Clip like `clip_by_global_norm`, without waiting for the device: the norm is a tensor."""
-    gradients = [p.grad for name, p in parameters.items() if name in counted and p.grad is not None]
-    device = next((p.device for p in parameters.values()), torch.device("cpu"))
-    square = get_total_norm(gradients).to(device, torch.float64).square()
-    for group in groups:
-        dist.all_reduce(square, group=group)
+def clip_to_norm(parameters: Mapping[str, nn.Parameter], *, square: Tensor, max_norm: float | None) -> Tensor:
+    """Scale gradients whose global norm has the given `square`; return the norm, without waiting for the
+    device.
+    """
     norm = square.sqrt()
     if max_norm is not None:
         clip_grads_with_norm_(list(parameters.values()), max_norm, norm)

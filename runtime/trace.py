@@ -25,7 +25,7 @@ class RankTimes(NamedTuple):
     forward: float
     backward: float
     gradients: float  # waiting for sums over dp and ties that the schedule did not hide
-    optimizer: float  # norm, clipping, update
+    optimizer: float  # norm, clipping, update; without waiting for other ranks' norms
     span: float  # first action of the schedule to its last
     busy: float  # in cells and phases, not waiting
     wait: float  # in cells and phases, for another rank
@@ -53,8 +53,7 @@ def rank_times(spans: Sequence[Span], step_seconds: float) -> RankTimes:
         forward=sum(span.end - span.ready for kind, span in compute if kind == Kind.F),
         backward=sum(span.end - span.ready for kind, span in compute if kind in BACKWARD),
         gradients=_phase(spans, "gradients") + sum(span.ready - span.start for span in updates),
-        optimizer=_phase(spans, "norm")
-        + _phase(spans, "optimizer")
+        optimizer=sum(span.end - span.ready for span in spans if span.label in {"norm", "optimizer"})
         + sum(span.end - span.ready for span in updates),
         span=max((s.end for _, s in compute), default=0.0) - min((s.ready for _, s in compute), default=0.0),
         busy=sum(span.end - span.ready for span in spans),

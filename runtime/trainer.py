@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 import torch
+import torch.distributed as dist
 from torch import Tensor
 
 from planner.job import Job
@@ -17,8 +18,9 @@ from runtime.batches import Batches
 from runtime.learning_rate import learning_rate
 from runtime.memory import peak_bytes, tensor_bytes
 from runtime.mesh import Mesh
-from runtime.optimizer import Optimizer, SavedOptimizer, clip_by_global_norm, counted_once
+from runtime.optimizer import Optimizer, SavedOptimizer, clip_to_norm, counted_once, squared_norm
 from runtime.pipeline import Pipeline
+from runtime.recorder import Recorder
 from runtime.tensor_parallel import TensorParallel
 
 Asked = Callable[[], tuple[bool, bool]]  # whether this rank was asked to stop, and to save
@@ -81,13 +83,7 @@ class Trainer:
             data, valid = self._batches.of(range(step, step + 1), every=self.job.plan.layout.microbatches)
         losses = self._pipeline.gradients(data)
         rate = learning_rate(self.job.optimizer, step, self.job.steps)
-        with recorder.phase("norm", waits=True):
-            norm = clip_by_global_norm(
-                self._parameters,
-                counted=self._counted,
-                groups=[self._mesh.model.group] if self._mesh.model.group is not None else [],
-                max_norm=self.job.optimizer.clip_norm,
-            )
+        norm = self._clip(recorder)
         with recorder.phase("optimizer"):
             self.optimizer.step(rate)
         with recorder.phase("status", waits=True):
@@ -103,6 +99,18 @@ class Trainer:
         )
         require_finite(result)
         return (result,)
+
+    def _clip(self, recorder: Recorder) -> float:
+        """Clip by the global norm and return it; ranks that are done early wait for the others' share."""
+        group = self._mesh.model.group
+        with recorder.phase("norm"):
+            square = squared_norm(self._parameters, counted=self._counted)
+        with recorder.phase("norm"):
+            recorder.waits()
+            if group is not None:
+                dist.all_reduce(square, group=group)
+            recorder.waited()
+            return clip_to_norm(self._parameters, square=square, max_norm=self.job.optimizer.clip_norm).item()
 
     def weight_bytes(self) -> int:
         """Return the bytes of this rank's weights."""

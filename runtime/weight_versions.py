@@ -19,6 +19,7 @@ from collections.abc import Callable, Mapping, Sequence
 from math import sqrt
 
 import torch
+import torch.distributed as dist
 from torch import Tensor, nn
 
 from planner.job import OptimizerSpec
@@ -26,7 +27,7 @@ from planner.schedules import Schedule, forward_versions
 from runtime.data_parallel import GradientReducer
 from runtime.linear import gradient_dtype
 from runtime.models import Stage
-from runtime.optimizer import Optimizer, clip_to_norm, counted_once
+from runtime.optimizer import Optimizer, clip_to_norm, counted_once, squared_norm
 from runtime.recorder import Recorder
 from runtime.tensor_parallel import TensorParallel, sum_partial_gradients
 
@@ -151,12 +152,10 @@ class AsynchronousUpdates:
         self._reducer.finish_stage(stage)
         sum_partial_gradients(versions.parameters, module.shards(), self._tp)
         self._recorder.waited()
-        norm = clip_to_norm(
-            versions.parameters,
-            counted=self._counted[stage],
-            groups=[self._tp.group] if self._tp.group is not None else [],
-            max_norm=self._max_norm,
-        )
+        square = squared_norm(versions.parameters, counted=self._counted[stage])
+        if self._tp.group is not None:
+            dist.all_reduce(square, group=self._tp.group)
+        norm = clip_to_norm(versions.parameters, square=square, max_norm=self._max_norm)
         if versions.newest == len(self.norms):
             self.norms.append({})
         self.norms[versions.newest][stage] = norm

@@ -68,13 +68,10 @@ def _measure(request: BenchRequest, output: Path, known: CostTable | None, deadl
     os.environ.setdefault("PYTORCH_NVML_BASED_CUDA_CHECK", "1")  # a driver must not be woken before a fork
     sys.stderr.write(f"bench: starting {request.ranks} ranks\n")
     from runtime.bench import ranks, session  # noqa: PLC0415 (after the environment)
-    from runtime.bench.machine import process_bytes  # noqa: PLC0415
     from runtime.bench.warm_up import warm_up  # noqa: PLC0415
 
     warm_up()
-    work = session.Session(
-        request=request, output=output, deadline=deadline, process_bytes=process_bytes(), known=known
-    )
+    work = session.Session(request=request, output=output, deadline=deadline, known=known)
     if ranks.under_torchrun():
         ranks.run_as_rank(work, request.ranks, request.threads)
         return 0

@@ -21,6 +21,7 @@ from profiles.bench_request import BenchRequest
 from profiles.costs import CostTable
 from profiles.documents import write_yaml
 from runtime.bench.conditions import conditions
+from runtime.bench.machine import process_bytes
 from runtime.bench.measured import Measured
 from runtime.bench.points import LayerPoint, MatmulPoint, OptimizerPoint, Point, optional, points
 from runtime.bench.ranks import Place
@@ -44,11 +45,11 @@ class Session:
     request: BenchRequest
     output: Path
     deadline: float
-    process_bytes: int
     known: CostTable | None = None
 
     def __call__(self, place: Place) -> None:
         """Measure until the time is spent; rank 0 writes the table."""
+        base_bytes = _joined_bytes(place)
         todo = points(self.request, local_ranks=place.local_ranks)
         pace = _Pace(deadline=self.deadline, window=self._window(todo))
         sampler = Sampler(self.request, place)
@@ -63,7 +64,8 @@ class Session:
                     results.setdefault(point, Measured()).add(more)
             if place.rank == 0:
                 missing = len(set(todo) - skip - set(results))
-                self._write(results, conditions(self.request, results, missing, place.device))
+                notes = conditions(self.request, results, missing, place.device)
+                self._write(table(self.request, results, process_bytes=base_bytes, notes=notes))
             if not fresh:
                 return
 
@@ -92,9 +94,16 @@ class Session:
     def _window(self, todo: Sequence[Point]) -> float:
         return FIRST_ROUND_SHARE * self.request.seconds / sum(map(_weight, todo))
 
-    def _write(self, results: dict[Point, Measured], notes: tuple[str, ...]) -> None:
-        now = table(self.request, results, process_bytes=self.process_bytes, notes=notes)
+    def _write(self, now: CostTable) -> None:
         write_yaml(self.output, merge(self.known, now) if self.known else now)
+
+
+def _joined_bytes(place: Place) -> int:
+    """Return the memory of a process that has joined its group, and whose transport has started, but holds
+    no model yet.
+    """
+    dist.all_reduce(torch.zeros(1, device=place.device))
+    return process_bytes()
 
 
 @dataclass(kw_only=True)

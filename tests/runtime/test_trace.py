@@ -40,6 +40,20 @@ def test_busy_wait_and_idle_are_the_step():
     assert times.span == 9.5
 
 
+def test_waiting_for_others_norms_is_not_the_optimizers():
+    ticks = iter([0.0, 0.0, 1.0, 1.0, 6.0, 7.0, 7.0, 9.0])
+    recorder = Recorder(clock=lambda: next(ticks))
+    with recorder.phase("norm"):
+        pass
+    with recorder.phase("norm"):
+        recorder.waits()
+        recorder.waited()
+    with recorder.phase("optimizer"):
+        pass
+    times = rank_times(recorder.spans, 9.0)
+    assert (times.optimizer, times.wait) == (1.0 + 1.0 + 2.0, 5.0)
+
+
 def test_the_trace_has_one_event_for_every_wait_and_every_cell():
     timeline = StepTimeline(title="run", cells=tuple(cells(recorded(), rank=3, origin=10.0)), seconds=12.0)
     assert [cell.name for cell in timeline.cells] == ["0F0", "0B0", "gradients"]
