@@ -262,8 +262,9 @@ def _scale_optimizer(costs: CostTable, factor: float) -> CostTable:
 
 def _scaled(cost: Cost, factor: float) -> Cost:
     seconds = {"seconds": cost.seconds * factor, "spread_seconds": cost.spread_seconds * factor}
-    if cost.cpu_seconds is not None:
-        seconds["cpu_seconds"] = cost.cpu_seconds * factor
+    for name, value in (("mean_seconds", cost.mean_seconds), ("cpu_seconds", cost.cpu_seconds)):
+        if value is not None:
+            seconds[name] = value * factor
     return cost.model_copy(update=seconds)
 
 

@@ -23,7 +23,8 @@ class LayerCost(Record):
     """Time of one component in one phase for one microbatch on one rank, collectives excluded.
 
     `seconds` is the median of `samples` runs with the table's `concurrent_ranks` running at once;
-    `spread_seconds` the distance between the quartiles.
+    `spread_seconds` the distance between the quartiles. `mean_seconds` is what many in a row take, each:
+    disturbances included, which a median leaves out. A step is such a sum.
     """
 
     component: Component
@@ -36,6 +37,7 @@ class LayerCost(Record):
     precision: Precision = "fp32"
     seconds: PositiveFloat
     spread_seconds: NonNegativeFloat
+    mean_seconds: PositiveFloat | None = None
     samples: PositiveInt
     activation_bytes: NonNegativeInt = 0  # kept from forward to backward
     workspace_bytes: NonNegativeInt = 0  # peak above that while running
@@ -56,6 +58,7 @@ class CollectiveCost(Record):
     message_bytes: PositiveInt
     seconds: PositiveFloat
     spread_seconds: NonNegativeFloat
+    mean_seconds: PositiveFloat | None = None  # as of a layer
     samples: PositiveInt
     cpu_seconds: NonNegativeFloat | None = None  # processor time of one rank, without accelerator
 

@@ -1,5 +1,7 @@
 """Times from a CostTable: what `cuboid bench` measured, between the shapes that it measured.
 
+A step is a sum of many phases, so means are used where the table has them, not medians.
+
 Layer times are interpolated linearly in the microbatch (and carried on with the last slope), collectives in
 the message size. A shape that was never measured is refused rather than guessed.
 """
@@ -12,7 +14,7 @@ import numpy as np
 
 from planner.costs.compute import ComponentTimes
 from profiles.cluster import Precision
-from profiles.costs import Collective, Component, CostTable, LayerCost, Phase
+from profiles.costs import Collective, CollectiveCost, Component, CostTable, LayerCost, Phase
 from profiles.errors import ConfigError
 
 
@@ -29,6 +31,11 @@ def interpolate(x: float, points: Sequence[tuple[float, float]]) -> float:
         slope = max(0.0, (ys[-1] - ys[-2]) / (xs[-1] - xs[-2]))
         return float(ys[-1] + slope * (x - xs[-1]))
     return float(np.interp(x, xs, ys))
+
+
+def _seconds(cost: LayerCost | CollectiveCost) -> float:
+    """Return what one of many in a row takes."""
+    return cost.seconds if cost.mean_seconds is None else cost.mean_seconds
 
 
 def _entries(
@@ -85,7 +92,7 @@ def component_times(
         points = [
             (
                 float(cost.microbatch),
-                cost.cpu_seconds if processor_seconds and cost.cpu_seconds is not None else cost.seconds,
+                cost.cpu_seconds if processor_seconds and cost.cpu_seconds is not None else _seconds(cost),
             )
             for cost in entries
         ]
@@ -137,7 +144,7 @@ def collective_seconds(
     if not found:
         return None
     nearest = min({cost.groups for cost in found}, key=lambda count: (abs(count - groups), count))
-    points = [(float(cost.message_bytes), cost.seconds) for cost in found if cost.groups == nearest]
+    points = [(float(cost.message_bytes), _seconds(cost)) for cost in found if cost.groups == nearest]
     if message_bytes <= min(points)[0]:
         return min(points)[1]  # latency
     return interpolate(message_bytes, points)

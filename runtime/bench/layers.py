@@ -29,8 +29,9 @@ from runtime.bench.storage import LiveStorages
 from runtime.models import Stage, build_stage
 from runtime.tensor_parallel import TensorParallel
 
-BLOCKS = 2  # a stage seldom has one block: with two, neither holds the caches alone
-BLOCK_BYTES = 1 << 30  # … unless two would not fit comfortably
+CACHE_BYTES = (
+    64 << 20
+)  # a step meets weights and gradients in memory: so many blocks that no cache holds them
 SAMPLE_SECONDS = 0.004
 SHARED_SAMPLE_SECONDS = 0.03  # with more ranks than cores a sample must outlast several time slices
 SEED = 1234
@@ -81,8 +82,9 @@ class LayerBench:
         """Return how many blocks are run in a row; results are per block."""
         if point.component != "block":
             return 1
-        size = self._request.model.block_parameters * DTYPES[point.precision].itemsize // point.tp
-        return BLOCKS if self._request.model.layers >= BLOCKS and size * BLOCKS < BLOCK_BYTES else 1
+        model = self._request.model
+        size = 2 * model.block_parameters * DTYPES[point.precision].itemsize // point.tp
+        return min(model.layers, -(-CACHE_BYTES // size))
 
     def sample(self, point: LayerPoint, *, window_seconds: float, least: int) -> Measured:
         """Measure a point for about `window_seconds`, at least `least` samples of each phase."""

@@ -49,7 +49,7 @@ def table(
         elif isinstance(point, OverlapPoint) and measured.laps:
             overlap = _overlap_cost(point, measured)
         elif isinstance(point, OptimizerPoint) and measured.laps:
-            optimizer = summarise(measured.laps["seconds"]).seconds
+            optimizer = summarise(measured.laps["seconds"]).mean_seconds
     return CostTable(
         machine=request.machine,
         device=request.device,
@@ -91,6 +91,7 @@ def _layer_costs(
             precision=point.precision,
             seconds=summary.seconds,
             spread_seconds=summary.spread_seconds,
+            mean_seconds=summary.mean_seconds,
             samples=summary.samples,
             cpu_seconds=summary.cpu_seconds,
             activation_bytes=footprint.activation_bytes if footprint else 0,
@@ -109,6 +110,7 @@ def _difference(longer: Summary, shorter: Summary) -> Summary:
     return Summary(
         seconds=max(least, longer.seconds - shorter.seconds),
         spread_seconds=(longer.spread_seconds**2 + shorter.spread_seconds**2) ** 0.5,
+        mean_seconds=max(least, longer.mean_seconds - shorter.mean_seconds),
         samples=min(longer.samples, shorter.samples),
         cpu_seconds=cpu,
     )
@@ -124,6 +126,7 @@ def _collective_cost(point: CollectivePoint, measured: Measured) -> CollectiveCo
         message_bytes=point.message_bytes,
         seconds=summary.seconds,
         spread_seconds=summary.spread_seconds,
+        mean_seconds=summary.mean_seconds,
         samples=summary.samples,
         cpu_seconds=summary.cpu_seconds,
     )
@@ -197,5 +200,13 @@ def _merged(known: tuple[Cost, ...], now: tuple[Cost, ...]) -> tuple[Cost, ...]:
 
 
 def _key(cost: LayerCost | CollectiveCost) -> Key:
-    measured = {"seconds", "spread_seconds", "samples", "cpu_seconds", "activation_bytes", "workspace_bytes"}
+    measured = {
+        "seconds",
+        "spread_seconds",
+        "mean_seconds",
+        "samples",
+        "cpu_seconds",
+        "activation_bytes",
+        "workspace_bytes",
+    }
     return tuple(value for name, value in cost if name not in measured)

@@ -22,7 +22,15 @@ from profiles.model import ModelSpec
 
 MODEL = ModelSpec(name="repeat", layers=4, hidden=256, heads=4, vocab=256, seq_len=128)
 Cost = LayerCost | CollectiveCost
-MEASURED = {"seconds", "spread_seconds", "samples", "cpu_seconds", "activation_bytes", "workspace_bytes"}
+MEASURED = {
+    "seconds",
+    "spread_seconds",
+    "mean_seconds",
+    "samples",
+    "cpu_seconds",
+    "activation_bytes",
+    "workspace_bytes",
+}
 
 
 def main() -> None:
