@@ -78,6 +78,10 @@ class LayerBench:
             self._key = key
         return self._stage
 
+    def let_go(self) -> None:
+        """Drop the stage that was built last."""
+        self._stage = self._key = None
+
     def blocks(self, point: LayerPoint) -> int:
         """Return how many blocks are run in a row; results are per block."""
         if point.component != "block":

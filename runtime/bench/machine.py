@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import gc
 import time
 
 import psutil
 import torch
 
+from runtime.allocator import give_back_unused
 from runtime.bench.ranks import Place
 from runtime.bench.stopwatch import Lap, stopwatch
 
@@ -14,8 +16,18 @@ CPU_SIDES = (256, 512, 1024)
 GPU_SIDES = (2048, 4096, 8192)
 
 
-def process_bytes() -> int:
-    """Resident memory of this process now."""
+def process_bytes(device: torch.device) -> int:
+    """Return the memory that this process holds beside its tensors, which must have been let go of.
+
+    On a processor that is the resident memory: code that has run, its tables and buffers, the transport's.
+    On an accelerator it is what its context and libraries take of the device.
+    """
+    gc.collect()
+    if device.type == "cuda":
+        torch.cuda.empty_cache()
+        free, total = torch.cuda.mem_get_info(device)
+        return max(0, total - free - torch.cuda.memory_reserved(device))
+    give_back_unused()
     return int(psutil.Process().memory_info().rss)
 
 

@@ -21,6 +21,10 @@ class Sampler:
         self._layers = LayerBench(request, place)
         self._groups = Groups(place)
 
+    def let_go(self) -> None:
+        """Drop the layers that were built."""
+        self._layers.let_go()
+
     def sample(self, point: Point, *, window_seconds: float, least: int) -> Measured:
         """Measure `point` for about `window_seconds`, at least `least` samples. Every rank must call it."""
         if isinstance(point, LayerPoint):

@@ -49,7 +49,6 @@ class Session:
 
     def __call__(self, place: Place) -> None:
         """Measure until the time is spent; rank 0 writes the table."""
-        base_bytes = _joined_bytes(place)
         todo = points(self.request, local_ranks=place.local_ranks)
         pace = _Pace(deadline=self.deadline, window=self._window(todo))
         sampler = Sampler(self.request, place)
@@ -65,7 +64,9 @@ class Session:
             if place.rank == 0:
                 missing = len(set(todo) - skip - set(results))
                 notes = conditions(self.request, results, missing, place.device)
-                self._write(table(self.request, results, process_bytes=base_bytes, notes=notes))
+                sampler.let_go()
+                bare = process_bytes(place.device)
+                self._write(table(self.request, results, process_bytes=bare, notes=notes))
             if not fresh:
                 return
 
@@ -96,14 +97,6 @@ class Session:
 
     def _write(self, now: CostTable) -> None:
         write_yaml(self.output, merge(self.known, now) if self.known else now)
-
-
-def _joined_bytes(place: Place) -> int:
-    """Return the memory of a process that has joined its group, and whose transport has started, but holds
-    no model yet.
-    """
-    dist.all_reduce(torch.zeros(1, device=place.device))
-    return process_bytes()
 
 
 @dataclass(kw_only=True)

@@ -2,11 +2,13 @@
 
     bench (all ranks at once) ─► price every layout ─► run every layout ─► error, tau, regret
 
-Method: the cost table is measured first and nothing of the runs goes into it. Layouts are run in rounds, in
-another order each round, on forked ranks with the runtime's own trainer; a layout's time is the median of its
-steps over all rounds, the first steps of every round left out. Wrap it in a lock if others measure here too.
+Method: nothing of the runs goes into the cost table. Layouts are run in rounds, in another order each round,
+on forked ranks with the runtime's own trainer; a layout's time is the median of its steps over all rounds,
+the first steps of every round left out. The bench is done in slices between the runs, and the table holds
+the means over slices: a machine whose speed wanders is then as quick for the one as for the other. How well
+the layouts' times of odd and even rounds agree bounds what any prediction can reach.
 
-    python tests/benchmarks/closed_loop.py --ranks 2 --bench-seconds 60 --rounds 3 --output loop.json
+    python tests/benchmarks/closed_loop.py --ranks 2 --bench-seconds 120 --rounds 2 --output loop.json
 
 Prints, per layout, measured and predicted step time; then the mean absolute error, Kendall's tau, how much
 slower the layout that `cuboid plan` recommends is than the best measured (regret), and the error once the
@@ -17,20 +19,22 @@ from __future__ import annotations
 
 import argparse
 import json
+import math
 import random
 import statistics
 import sys
 import tempfile
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from itertools import product
 from pathlib import Path
+from typing import TypeVar
 
 import torch.distributed as dist
 
-from planner.bench import load_costs, measure
+from planner.bench import measure
 from planner.calibrate import MeasuredRun, calibrate
 from planner.costs import price
 from planner.job import Job
@@ -42,8 +46,8 @@ from planner.search import RankedPlan, search
 from planner.skeletons import divisors
 from profiles.cluster import ClusterSpec
 from profiles.corpus import load_corpus
-from profiles.costs import CostTable
-from profiles.documents import plain, write_yaml
+from profiles.costs import CollectiveCost, CostTable, LayerCost
+from profiles.documents import plain
 from profiles.errors import ConfigError
 from profiles.model import ModelSpec
 from runtime.bench.ranks import Place, run_ranks
@@ -53,6 +57,7 @@ from runtime.pipeline import build_pipeline, lowered_schedule, message_edges
 from runtime.recorder import Recorder
 from runtime.trainer import Trainer
 
+Cost = TypeVar("Cost", LayerCost, CollectiveCost)
 WARM_UP_STEPS = 2
 MODEL = ModelSpec(
     name="closed-loop", layers=4, hidden=256, heads=4, vocab=256, seq_len=128, tied_embeddings=True
@@ -97,16 +102,20 @@ class Measurement:
     """What was predicted and measured for one layout."""
 
     layout: Layout
-    predicted_seconds: float
-    predicted_bytes: float
+    predicted_seconds: float = 0.0
+    predicted_bytes: float = 0.0
     recommended: bool = False
-    seconds: list[float] = field(default_factory=list)
+    rounds: list[list[float]] = field(default_factory=list)  # seconds of each step
     peak_bytes: int = 0
 
     @property
     def measured_seconds(self) -> float:
         """Median over all steps of all rounds."""
-        return statistics.median(self.seconds)
+        return statistics.median(second for steps in self.rounds for second in steps)
+
+    def half(self, start: int) -> float:
+        """Median over all steps of every second round."""
+        return statistics.median(second for steps in self.rounds[start::2] for second in steps)
 
     @property
     def error(self) -> float:
@@ -115,34 +124,25 @@ class Measurement:
 
 
 def run_rounds(
-    plans: Sequence[tuple[Layout, Estimate]],
-    recommended: Layout,
+    found: Sequence[Measurement],
     cluster: ClusterSpec,
     *,
     rounds: int,
     steps: int,
-    limit_seconds: float,
-) -> list[Measurement]:
-    """Run every layout once a round, shuffled; stop early only when the time is over after a whole round."""
-    found = [
-        Measurement(
-            layout=layout,
-            predicted_seconds=estimate.step_seconds,
-            predicted_bytes=estimate.memory.peak_bytes,
-            recommended=layout == recommended,
-        )
-        for layout, estimate in plans
-    ]
-    begin = time.monotonic()
+    pause: Callable[[], None],
+    every: int,
+) -> None:
+    """Run every layout once a round, shuffled, with a `pause` before every so many of them."""
+    done = 0
     for number in range(rounds):
-        if number and time.monotonic() - begin > limit_seconds:
-            break
         order = list(found)
         random.Random(number).shuffle(order)
         for index, measurement in enumerate(order):
+            if done % every == 0:
+                pause()
+            done += 1
             say(f"round {number + 1}/{rounds}, layout {index + 1}/{len(order)}")
             run_one(measurement, cluster, steps=steps)
-    return found
 
 
 def say(text: str) -> None:
@@ -162,7 +162,7 @@ def run_one(measurement: Measurement, cluster: ClusterSpec, *, steps: int) -> No
         if code:
             raise SystemExit(f"{describe(measurement.layout)} failed with exit code {code}")
         result = json.loads(output.read_text())
-    measurement.seconds.extend(result["seconds"])
+    measurement.rounds.append(result["seconds"])
     measurement.peak_bytes = max(measurement.peak_bytes, result["peak_bytes"])
 
 
@@ -181,6 +181,7 @@ def summary(found: Sequence[Measurement]) -> dict[str, float]:
     best = min(m.measured_seconds for m in found)
     chosen = next(m for m in found if m.recommended)
     errors = [abs(m.error) for m in found]
+    repeated = all(len(m.rounds) > 1 for m in found)
     return {
         "layouts": len(found),
         "mean_absolute_error": statistics.mean(errors),
@@ -189,6 +190,10 @@ def summary(found: Sequence[Measurement]) -> dict[str, float]:
         "bias": statistics.mean(m.error for m in found),
         "tau": kendall_tau([(m.predicted_seconds, m.measured_seconds) for m in found]),
         "regret": chosen.measured_seconds / best - 1,
+        "tau_between_rounds": kendall_tau([(m.half(0), m.half(1)) for m in found]) if repeated else math.nan,
+        "apart_between_rounds": statistics.mean(abs(m.half(0) / m.half(1) - 1) for m in found)
+        if repeated
+        else math.nan,
         "memory_error": statistics.mean(abs(m.predicted_bytes / m.peak_bytes - 1) for m in found),
     }
 
@@ -206,37 +211,37 @@ def main() -> None:
     )
     parser.add_argument("--ranks", type=int, default=2)
     parser.add_argument("--global-batch", type=int, default=16)
-    parser.add_argument("--bench-seconds", type=float, default=60.0)
-    parser.add_argument("--costs", type=Path, help="use (and go on from) this cost table")
-    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--bench-seconds", type=float, default=120.0, help="all slices together")
+    parser.add_argument("--slices", type=int, default=8)
+    parser.add_argument("--rounds", type=int, default=2)
     parser.add_argument("--steps", type=int, default=3)
-    parser.add_argument("--limit-seconds", type=float, default=600.0)
     parser.add_argument("--schedules", nargs="*", help="only these schedules")
     parser.add_argument("--output", type=Path, help="keep everything as JSON")
     options = parser.parse_args()
     cluster = probe(ranks=options.ranks)
-    costs = cost_table(cluster, options.ranks, options.bench_seconds, options.costs)
-    plans = feasible(cluster, costs, options.ranks, options.global_batch, options.schedules)
+    found = [Measurement(layout=layout) for layout in valid(options.ranks, options.global_batch)]
+    if options.schedules:
+        found = [each for each in found if each.layout.schedule in options.schedules]
+    tables: list[CostTable] = []
     warm_up()
-    best = recommended(cluster, costs, options.ranks, options.global_batch, options.schedules)
-    if best.layout not in [layout for layout, _ in plans]:
-        plans.append((best.layout, best.estimate))
-    found = run_rounds(
-        plans,
-        best.layout,
+    run_rounds(
+        found,
         cluster,
         rounds=options.rounds,
         steps=options.steps,
-        limit_seconds=options.limit_seconds,
+        pause=lambda: tables.append(bench(cluster, options.ranks, options.bench_seconds / options.slices)),
+        every=-(-len(found) * options.rounds // options.slices),
     )
+    costs = averaged(tables)
+    predict(found, cluster, costs)
+    best = recommended(cluster, costs, options.ranks, options.global_batch, options.schedules)
+    next(each for each in found if each.layout == best.layout).recommended = True
     report(found, options.output, costs, cluster)
 
 
-def cost_table(cluster: ClusterSpec, ranks: int, seconds: float, path: Path | None) -> CostTable:
-    """Measure, or read what was measured."""
-    if path is not None and path.exists():
-        return load_costs(path)
-    table = measure(
+def bench(cluster: ClusterSpec, ranks: int, seconds: float) -> CostTable:
+    """Measure one slice, from scratch."""
+    return measure(
         MODEL,
         ranks=ranks,
         seconds=seconds,
@@ -244,26 +249,55 @@ def cost_table(cluster: ClusterSpec, ranks: int, seconds: float, path: Path | No
         cluster=cluster,
         progress=lambda p: say(f"bench {p.seconds_left:5.1f} s left, {p.text}"),
     )
-    if path is not None:
-        write_yaml(path, table)
-    return table
 
 
-def feasible(
-    cluster: ClusterSpec, costs: CostTable, ranks: int, batch: int, schedules: Sequence[str] | None
-) -> list[tuple[Layout, Estimate]]:
-    """Price every layout that uses all ranks, without recomputation and sequence parallelism.
+def averaged(tables: Sequence[CostTable]) -> CostTable:
+    """Return the mean of every entry over the tables that have it."""
+    first = tables[0]
+    optimizer = [table.optimizer_seconds_per_parameter for table in tables]
+    return first.model_copy(
+        update={
+            "layers": tuple(_means([table.layers for table in tables])),
+            "collectives": tuple(_means([table.collectives for table in tables])),
+            "optimizer_seconds_per_parameter": statistics.fmean(each for each in optimizer if each),
+        }
+    )
+
+
+def _means(columns: Sequence[Sequence[Cost]]) -> Iterator[Cost]:
+    times = ("seconds", "spread_seconds", "mean_seconds", "cpu_seconds")
+    alike: dict[str, list[Cost]] = {}
+    for column in columns:
+        for cost in column:
+            shape = cost.model_dump_json(exclude={*times, "samples", "activation_bytes", "workspace_bytes"})
+            alike.setdefault(shape, []).append(cost)
+    for costs in alike.values():
+        means = {
+            name: statistics.fmean(getattr(cost, name) for cost in costs)
+            for name in times
+            if all(getattr(cost, name) is not None for cost in costs)
+        }
+        yield costs[0].model_copy(update=means)
+
+
+def predict(found: Sequence[Measurement], cluster: ClusterSpec, costs: CostTable) -> None:
+    """Price every layout."""
+    for each in found:
+        estimate = price(MODEL, cluster, each.layout, costs=costs)
+        each.predicted_seconds = estimate.step_seconds
+        each.predicted_bytes = estimate.memory.peak_bytes
+
+
+def valid(ranks: int, batch: int) -> Iterator[Layout]:
+    """Yield every layout that uses all ranks, without recomputation and sequence parallelism.
 
     The layouts are listed here, apart from the search, so that nothing the search leaves out is missed.
     """
-    found = []
     for layout in layouts(ranks, batch):
-        if schedules and layout.schedule not in schedules:
-            continue
         with suppress(ConfigError):  # the family has no schedule for these numbers, or heads do not divide
             check_layout(layout, MODEL)
-            found.append((layout, price(MODEL, cluster, layout, costs=costs)))
-    return found
+            lowered_schedule(layout)
+            yield layout
 
 
 def layouts(ranks: int, batch: int) -> Iterator[Layout]:
@@ -347,7 +381,7 @@ def report(found: Sequence[Measurement], output: Path | None, costs: CostTable, 
         rows = [
             {
                 "layout": plain(m.layout),
-                "seconds": m.seconds,
+                "seconds": m.rounds,
                 "predicted_seconds": m.predicted_seconds,
                 "peak_bytes": m.peak_bytes,
             }
