@@ -106,17 +106,22 @@ class _Flight:
             self._output.data = nothing
 
     def backward(self, gradient: Tensor) -> Tensor | None:
-        """Run the backward once, free the graph and return the gradient of the stage's input.
-
-        The engine is called as `torch.autograd.backward` calls it, but for its check of the gradient's shape
-        against an output that is gone: that check costs more than the call, and its first use loads a
-        symbolic algebra package, 2 s and 70 MB in every process.
-        """
+        """Run the backward once, free the graph and return the gradient of the stage's input."""
         assert self._output is not None, "a microbatch has one backward"
         output, self._output = self._output, None
-        engine = Variable._execution_engine
-        engine.run_backward((output,), (gradient,), False, False, (), True, accumulate_grad=True)
+        run_backward(output, gradient)
         return self._inputs.grad
+
+
+def run_backward(output: Tensor, gradient: Tensor) -> None:
+    """Add up the gradients of all leaves below `output` and free its graph.
+
+    The engine is called as `torch.autograd.backward` calls it, but for its check of the gradient's shape
+    against an output that is gone: that check costs more than the call, and its first use loads a symbolic
+    algebra package, 2 s and 70 MB in every process.
+    """
+    engine = Variable._execution_engine
+    engine.run_backward((output,), (gradient,), False, False, (), True, accumulate_grad=True)
 
 
 class Executor:

@@ -28,6 +28,7 @@ from runtime.recorder import Recorder
 from runtime.stop import StopSignals, take_switch
 from runtime.trace import RankTimes, cells, rank_times, write_trace
 from runtime.trainer import Advancing, StepResult, Trainer
+from runtime.warm_up import warm_up
 
 Own = TypeVar("Own")
 
@@ -65,6 +66,8 @@ class Session:
         self._pipeline = build_pipeline(
             job.plan.model, layout, mesh=self._mesh, lowered=lowered, seed=job.seed, recorder=recorder
         )
+        recorder.begin("warm-up")
+        warm_up(self._pipeline, job.plan.model, layout)
         kind = Trainer if lowered.schedule.flush else AsynchronousTrainer
         self._trainer: Advancing = kind(job, mesh=self._mesh, pipeline=self._pipeline, corpus=corpus)
         self._checkpointer = Checkpointer(

@@ -9,7 +9,8 @@ the two are compared. `queued` is our executor again, on stages with a queue suc
 the host works ahead (`runtime.emulated.EmulatedAccelerator`): that is what the simulator predicts.
 Where the backward is split the two stages differ in their autograd graphs: torch finds the weight gradient by
 walking the graph, so its stage has a weight with a wait of its own.
-Real compute: processor time summed over the ranks and peak resident memory, of a small transformer.
+Real compute: processor time summed over the ranks and peak resident memory, of a small transformer. Both
+sides first send a microbatch through each stage, as training does.
 Ranks are forked gloo processes with one thread each. Run it on a quiet machine.
 """
 
@@ -59,6 +60,7 @@ from runtime.pipeline import build_pipeline, lowered_schedule, message_edges, pr
 from runtime.recorder import Recorder
 from runtime.tensor_parallel import TensorParallel
 from runtime.transport import Transport
+from runtime.warm_up import warm_up
 
 RANKS = 4
 SECONDS = 0.010
@@ -238,6 +240,7 @@ def compute(place, who, name, spec, microbatches, rounds, output):
     parameters = [p for _, p, _ in pipeline.parameters()]
     optimizer = torch.optim.SGD(parameters, lr=1e-3)
     scale = 1.0 / tokens.numel()
+    warm_up(pipeline, spec, layout)
     if who == "theirs":
         peer = theirs(
             name,
