@@ -3,9 +3,11 @@
     python tests/benchmarks/bench_repeatability.py --ranks 2 --seconds 40
     python tests/benchmarks/bench_repeatability.py --tables first.yaml second.yaml
 
-Method: the same request twice, each from scratch; per shape |second / first − 1| of the medians. Prints the
-median and the 90th percentile over all shapes, over layers and over collectives, by wall and by processor
-time. Other work on the machine shows as wall times further apart than processor times.
+Method: the same request twice, each from scratch; per shape |second / first − 1| of the medians, and of the
+means, by which steps are priced. Prints the median and the 90th percentile over all shapes, over layers and
+over collectives, by wall and by processor time. Other work on the machine shows as wall times further apart
+than processor times. With `--slices` the two are measured in turn, a slice of each: what is left then is the
+measurement's own error, without the machine's wandering.
 """
 
 from __future__ import annotations
@@ -14,6 +16,8 @@ import argparse
 import statistics
 from collections.abc import Callable
 from pathlib import Path
+
+from cost_slices import averaged
 
 from planner.bench import load_costs, measure
 from planner.probe import probe
@@ -40,17 +44,21 @@ def main() -> None:
     )
     parser.add_argument("--ranks", type=int, default=2)
     parser.add_argument("--seconds", type=float, default=40.0)
+    parser.add_argument("--slices", type=int, default=1, help="measure in so many slices, in turn")
     parser.add_argument("--tables", type=Path, nargs=2, help="compare these instead of measuring")
     options = parser.parse_args()
     if options.tables:
         first, second = (load_costs(path) for path in options.tables)
     else:
         cluster = probe(ranks=options.ranks)
-        first, second = (
-            measure(MODEL, ranks=options.ranks, seconds=options.seconds, cluster=cluster) for _ in range(2)
-        )
+        seconds = options.seconds / options.slices
+        tables = [
+            measure(MODEL, ranks=options.ranks, seconds=seconds, cluster=cluster)
+            for _ in range(2 * options.slices)
+        ]
+        first, second = averaged(tables[0::2]), averaged(tables[1::2])
     for name, costs in (("all shapes", shapes), ("layers", layers), ("collectives", collectives)):
-        for clock in ("seconds", "cpu_seconds"):
+        for clock in ("seconds", "mean_seconds", "cpu_seconds"):
             apart = sorted(differences(costs(first), costs(second), clock))
             if apart:
                 high = apart[int(0.9 * len(apart))]

@@ -30,9 +30,9 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from itertools import product
 from pathlib import Path
-from typing import TypeVar
 
 import torch.distributed as dist
+from cost_slices import averaged
 
 from planner.bench import measure
 from planner.calibrate import MeasuredRun, calibrate
@@ -46,7 +46,7 @@ from planner.search import RankedPlan, search
 from planner.skeletons import divisors
 from profiles.cluster import ClusterSpec
 from profiles.corpus import load_corpus
-from profiles.costs import CollectiveCost, CostTable, LayerCost
+from profiles.costs import CostTable
 from profiles.documents import plain
 from profiles.errors import ConfigError
 from profiles.model import ModelSpec
@@ -57,7 +57,6 @@ from runtime.pipeline import build_pipeline, lowered_schedule, message_edges
 from runtime.recorder import Recorder
 from runtime.trainer import Trainer
 
-Cost = TypeVar("Cost", LayerCost, CollectiveCost)
 WARM_UP_STEPS = 2
 MODEL = ModelSpec(
     name="closed-loop", layers=4, hidden=256, heads=4, vocab=256, seq_len=128, tied_embeddings=True
@@ -249,35 +248,6 @@ def bench(cluster: ClusterSpec, ranks: int, seconds: float) -> CostTable:
         cluster=cluster,
         progress=lambda p: say(f"bench {p.seconds_left:5.1f} s left, {p.text}"),
     )
-
-
-def averaged(tables: Sequence[CostTable]) -> CostTable:
-    """Return the mean of every entry over the tables that have it."""
-    first = tables[0]
-    optimizer = [table.optimizer_seconds_per_parameter for table in tables]
-    return first.model_copy(
-        update={
-            "layers": tuple(_means([table.layers for table in tables])),
-            "collectives": tuple(_means([table.collectives for table in tables])),
-            "optimizer_seconds_per_parameter": statistics.fmean(each for each in optimizer if each),
-        }
-    )
-
-
-def _means(columns: Sequence[Sequence[Cost]]) -> Iterator[Cost]:
-    times = ("seconds", "spread_seconds", "mean_seconds", "cpu_seconds")
-    alike: dict[str, list[Cost]] = {}
-    for column in columns:
-        for cost in column:
-            shape = cost.model_dump_json(exclude={*times, "samples", "activation_bytes", "workspace_bytes"})
-            alike.setdefault(shape, []).append(cost)
-    for costs in alike.values():
-        means = {
-            name: statistics.fmean(getattr(cost, name) for cost in costs)
-            for name in times
-            if all(getattr(cost, name) is not None for cost in costs)
-        }
-        yield costs[0].model_copy(update=means)
 
 
 def predict(found: Sequence[Measurement], cluster: ClusterSpec, costs: CostTable) -> None:
