@@ -145,8 +145,8 @@ def wait_for(condition, seconds=150.0):
 
 
 def test_through_torchrun(make_run):
-    run = make_run(layout(tp=2, pp=2))
-    assert torchrun(run, 4).wait(timeout=200) == 0
+    run = make_run(layout(pp=2))
+    assert torchrun(run, 2).wait(timeout=200) == 0
     assert len(losses(run)) == 6
 
 

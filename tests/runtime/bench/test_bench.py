@@ -96,7 +96,7 @@ def test_an_earlier_run_is_gone_on_from(output: Path, tmp_path: Path) -> None:
     before = read_document(output).read(CostTable)
     kept = tuple(cost for cost in before.layers if (cost.component, cost.tp) != ("head", 2))
     write_yaml(path, before.model_copy(update={"layers": kept}))
-    write_yaml(longer, BenchRequest(**(FIELDS | {"seconds": 8.0})))
+    write_yaml(longer, BenchRequest(**(FIELDS | {"seconds": 4.0})))
     again = run(longer, path)
     assert again.returncode == 0
     first_round = [line for line in again.stderr.splitlines() if "round 1" in line]
@@ -140,9 +140,15 @@ def test_under_torchrun_the_processes_are_the_ranks(request_path: Path, tmp_path
     done = subprocess.run(words, capture_output=True, text=True, timeout=240, check=False)
     assert done.returncode == 0, done.stderr
     assert {cost.tp for cost in read_document(output).read(CostTable).layers} == {1, 2}
-    alone = [*torchrun[:-1], "--nproc-per-node=1", *command(request_path, tmp_path / "no.yaml")[1:]]
-    refused = subprocess.run(alone, capture_output=True, text=True, timeout=240, check=False)
-    assert refused.returncode != 0
+
+
+def test_a_launcher_of_another_number_of_ranks_is_refused(request_path: Path, tmp_path: Path) -> None:
+    alone = {"RANK": "0", "LOCAL_RANK": "0", "WORLD_SIZE": "1"}  # what a launcher says to its only process
+    words = command(request_path, tmp_path / "no.yaml")
+    refused = subprocess.run(
+        words, env=os.environ | alone, capture_output=True, text=True, timeout=240, check=False
+    )
+    assert refused.returncode == 2
     assert "2 ranks" in refused.stderr
 
 
