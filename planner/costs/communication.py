@@ -33,7 +33,7 @@ LINK_EFFICIENCY: dict[LinkKind, float] = {
 }
 
 # Starting a collective on all ranks: fitted to published runs; 4e-5 to 9e-5 on 2 to 8 A100 (vTrain@f8dda84).
-START_SECONDS = 5.3e-05
+START_SECONDS = 4.65e-05
 
 LINK_EFFICIENCY_SOURCES: dict[LinkKind, str] = {
     "nvlink": "NVLink 2: 122 of 150 GB/s (GTC 2024 talk S62129)",

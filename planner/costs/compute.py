@@ -25,9 +25,9 @@ from profiles.cluster import DeviceSpec, Precision
 from profiles.model import ModelSpec
 
 RANDOM_BYTES = 3.46  # drawing one random number costs as much as this traffic
-HOST_JITTER = 0.065  # growth of the slowest host's time with the ranks that wait for each other
+HOST_JITTER = 0.047  # growth of the slowest host's time with the ranks that wait for each other
 SOFTMAX_GROUP = 4
-COLLECTIVE_LAUNCHES = 0.33  # what starting a collective takes the host, in kernels
+COLLECTIVE_LAUNCHES = 0.275  # what starting a collective takes the host, in kernels
 CHECKPOINT_LAUNCHES = 3.38  # saving and restoring random states around a recomputed block
 # Flash attention: tiles of 128 rows fill the multiprocessors only gradually (24 kernels in the same file).
 FLASH_ROWS = 128

@@ -23,15 +23,15 @@ from profiles.costs import Collective, CostTable
 from profiles.model import ModelSpec
 
 # How a rank alone and ranks that join in collectives take turns with their hosts; see `_starved`.
-HOST_BLEND = 2.89
-GROUP_BLEND = 2.1
+HOST_BLEND = 4.6
+GROUP_BLEND = 2.3
 # All-reduces of one block and direction. With sequence parallelism each becomes a reduce-scatter and an
 # all-gather of the same volume; the backward's third gather runs beside the input gradient (Korthikanti et
 # al. 2022, arXiv 2205.05198, §4.2.2).
 TP_COLLECTIVES = 2
 # What a collective takes from the compute beside it; fitted to published FSDP runs (a lone pair of kernels:
 # 0.126, Hetu-Galvatron@cea12ff hardware profile).
-OVERLAP_SLOWDOWN = 0.4
+OVERLAP_SLOWDOWN = 0.37
 
 
 class Degrees(Protocol):

@@ -102,6 +102,7 @@ MATERIALISED = Software(
     hop_seconds=3e-5,
     accumulate_bytes=6.0,
     flash_attention=False,
+    elementwise_traffic=1.36,
     gradient_bytes=2,
     reduce_bytes=2,
     dropout=True,
@@ -112,10 +113,10 @@ MATERIALISED = Software(
 DEEPSPEED = replace(
     MATERIALISED,
     name="deepspeed",
-    loss_bytes=45.9,
+    loss_bytes=66.8,
     loss_seconds=1.3e-3,
-    elementwise_traffic=1.7,
-    score_traffic=1.72,
-    host_factor=18.0,
+    elementwise_traffic=1.55,
+    score_traffic=1.65,
+    host_factor=18.8,
     source="Megatron-DeepSpeed, 2021 to 2022: as materialised, fewer fused kernels, an engine above",
 )
