@@ -6,8 +6,7 @@ be assumed is said in the case. Nothing here looks at the measured values to dec
 
 from __future__ import annotations
 
-import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -23,8 +22,6 @@ from profiles.model import ModelSpec
 DEFAULT_VOCAB = 50304
 # Heads of models whose tables leave them out: hidden → heads, from the same authors' launch scripts.
 KNOWN_HEADS = {14400: 96}
-# A collector's words for a layout that the source does not connect with its figures.
-ASSUMED_CONFIGURATION = re.compile(r"configuration is assumed to be the one measured")
 Data = Mapping[str, Any]
 
 
@@ -53,8 +50,7 @@ def cases_from(data: Any, source: str) -> Iterator[Case | Unpriced]:
         return
     remarks = " ".join(str(text) for text in _map(data.get("meta")).values() if isinstance(text, str))
     cases: list[Case] = []
-    records = [*_said_above(_list(data.get("records"))), *_expanded(data, source)]
-    for number, record in enumerate(records):
+    for number, record in enumerate([*_list(data.get("records")), *_expanded(data, source)]):
         name = str(_map(record).get("id", f"{source}-{number}"))
         try:
             cases.append(_case(_map(record), name, source, remarks))
@@ -69,18 +65,6 @@ def cases_from(data: Any, source: str) -> Iterator[Case | Unpriced]:
         ) as error:
             yield Unpriced(id=name, source=source, reason=f"not understood: {error}")
     yield from without_configured(cases, remarks)
-
-
-def _said_above(records: Iterable[Any]) -> Iterator[Any]:
-    """Yield the records; a confidence "as above" is that of the last record that has one of its own."""
-    above: Any = None
-    for record in records:
-        confidence = _map(record).get("confidence")
-        if "as above" in str(confidence).lower():
-            yield {**record, "confidence": above}
-        else:
-            above = confidence
-            yield record
 
 
 def _expanded(data: Data, source: str) -> list[Any]:
@@ -158,8 +142,6 @@ def _case(record: Data, name: str, source: str, remarks: str) -> Case:
 
 def _refuse_features(record: Data, model: Data, parallelism: Data, training: Data) -> None:
     name = str(model.get("name", "")).lower()
-    if ASSUMED_CONFIGURATION.search(str(record.get("confidence")).lower()):
-        raise SkippedError("the source does not say which configuration its figures were measured with")
     if model.get("moe") or model.get("experts") or (whole_number(parallelism.get("ep")) or 1) > 1:
         raise SkippedError("mixture of experts is not modelled")
     if any(word in name for word in ("bert", "t5", "vit", "resnet", "deepseek", "mixtral", "moe")):

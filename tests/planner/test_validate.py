@@ -84,20 +84,6 @@ def test_any_record_is_read_or_skipped(junk: Any) -> None:
     assert row.skipped
 
 
-def test_figures_without_their_configuration_are_skipped() -> None:
-    """What a collector assumed is not what was measured, nor is it for the records that refer to it."""
-    stated = RECORD | {"id": "stated", "confidence": "medium: two runs"}
-    assumed = RECORD | {
-        "id": "assumed",
-        "confidence": "medium: the shipped configuration is assumed to be the one measured",
-    }
-    referring = [RECORD | {"id": name, "confidence": "medium: as above"} for name in ("second", "third")]
-    items = list(cases_from({"records": [stated, referring[0], assumed, referring[1]]}, "table"))
-    skipped = {item.id for item in items if isinstance(item, Unpriced) and "configuration" in item.reason}
-    assert skipped == {"assumed", "third"}
-    assert {item.id for item in items if isinstance(item, Case)} == {"stated", "second"}
-
-
 def test_compact_tables_are_read(tmp_path: Path) -> None:
     table = {
         "meta": {
