@@ -6,7 +6,6 @@ import multiprocessing
 import os
 import pickle
 import socket
-import tempfile
 import time
 import traceback
 from collections.abc import Callable, Iterator
@@ -37,14 +36,14 @@ class RankError(Exception):
     """A rank of a multi-process test raised; the message is that rank's traceback."""
 
 
-def _child(pipe: Connection, rank: int, ranks: int, store: str, call: Callable[[], Any]) -> None:
+def _child(pipe: Connection, rank: int, ranks: int, port: int, call: Callable[[], Any]) -> None:
     # The parent's thread pools do not survive the fork, so a child computes with one thread.
     torch.set_num_threads(1)
     os.environ.update(RANK=str(rank), LOCAL_RANK=str(rank), WORLD_SIZE=str(ranks))
     try:
         timeout = timedelta(seconds=WATCHDOG_SECONDS)
-        file = dist.FileStore(store, ranks)
-        dist.init_process_group("gloo", store=file, rank=rank, world_size=ranks, timeout=timeout)
+        store = dist.TCPStore("127.0.0.1", port, is_master=False, timeout=timeout)
+        dist.init_process_group("gloo", store=store, rank=rank, world_size=ranks, timeout=timeout)
         result = call()
         dist.barrier()
         dist.destroy_process_group()
@@ -79,31 +78,30 @@ def _collect(pipes: list[Connection]) -> list[Any]:
 
 def _run_ranks(ranks: int, call: Callable[..., Any], *args: Any) -> list[Any]:
     context = multiprocessing.get_context("fork")
-    with tempfile.TemporaryDirectory() as folder:
-        store = str(Path(folder) / "store")
-        pipes, processes = [], []
-        try:
-            for rank in range(ranks):
-                ours, theirs = context.Pipe(duplex=False)
-                process = context.Process(
-                    target=_child, args=(theirs, rank, ranks, store, partial(call, *args)), daemon=True
-                )
-                process.start()
-                theirs.close()
-                pipes.append(ours)
-                processes.append(process)
-            results = _collect(pipes)
-            for process in processes:
-                process.join(timeout=10)
-            return results
-        finally:
-            for process in processes:
-                with suppress(ProcessLookupError):
-                    process.kill()
-                process.join()
-                process.close()
-            for pipe in pipes:
-                pipe.close()
+    server = dist.TCPStore("127.0.0.1", 0, is_master=True, wait_for_workers=False)  # quicker than a file
+    pipes, processes = [], []
+    try:
+        for rank in range(ranks):
+            ours, theirs = context.Pipe(duplex=False)
+            process = context.Process(
+                target=_child, args=(theirs, rank, ranks, server.port, partial(call, *args)), daemon=True
+            )
+            process.start()
+            theirs.close()
+            pipes.append(ours)
+            processes.append(process)
+        results = _collect(pipes)
+        for process in processes:
+            process.join(timeout=10)
+        return results
+    finally:
+        for process in processes:
+            with suppress(ProcessLookupError):
+                process.kill()
+            process.join()
+            process.close()
+        for pipe in pipes:
+            pipe.close()
 
 
 @pytest.fixture(scope="session", autouse=True)
