@@ -63,6 +63,24 @@ class CollectiveCost(Record):
     cpu_seconds: NonNegativeFloat | None = None  # processor time of one rank, without accelerator
 
 
+MEASURED = frozenset(
+    {
+        "seconds",
+        "spread_seconds",
+        "mean_seconds",
+        "samples",
+        "activation_bytes",
+        "workspace_bytes",
+        "cpu_seconds",
+    }
+)
+
+
+def shape_of(cost: LayerCost | CollectiveCost) -> tuple[object, ...]:
+    """Return what was measured, without what was found: entries of the same shape are comparable."""
+    return (type(cost).__name__, *(value for name, value in cost if name not in MEASURED))
+
+
 class OverlapCost(Record):
     """What a block and collectives among all ranks do to each other while both run.
 
@@ -94,7 +112,7 @@ class CostTable(Record):
     """All measurements of one bench run.
 
     `optimizer_seconds_per_parameter` is one AdamW step and gradient clip of fp32 state divided by the
-    parameters updated. `process_bytes` is the resident memory of a rank before any tensor.
+    parameters updated. `process_bytes` is the memory of a rank beside its tensors.
     `step_overhead_seconds` is what a step takes beside its pipeline, its reductions and its optimizer.
     """
 

@@ -34,7 +34,8 @@ UNMEASURED_CPU = Interval(
     source="assumed: a processor's constants without measurements; run `cuboid bench`",
 )
 
-# Kind of runs → 10th and 90th percentile of measured / predicted (`cuboid validate`, 1,105 published runs).
+# Kind of runs → 10th and 90th percentile of measured / predicted (`cuboid validate`, 1,105 published runs;
+# left out is NeMo's one, whose configuration its collectors assumed).
 RESIDUALS: dict[str, Interval] = {
     "flash, one node": Interval(low=0.95, high=1.09, runs=97, source="published runs, flash, one node"),
     "flash, several nodes": Interval(

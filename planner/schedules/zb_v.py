@@ -45,17 +45,14 @@ def _letters(rank: int, ranks: int, microbatches: int) -> str:
 
 def _rank(rank: int, ranks: int, microbatches: int, letters: str) -> tuple[Action, ...]:
     """Number the cells of each letter by microbatch and leave out those beyond the last."""
-    down, up = rank, 2 * ranks - 1 - rank
-    streams = {
-        letter: iter(
-            cells(Kind[letter.upper()], down if letter.islower() else up, range(letters.count(letter)))
-        )
-        for letter in "fiwFIW"
-    }
+    streams = {}
+    for letter in "fiwFIW":
+        stage = rank if letter.islower() else 2 * ranks - 1 - rank
+        streams[letter] = iter(cells(Kind[letter.upper()], stage, range(letters.count(letter))))
     row = tuple(map(next, map(streams.__getitem__, letters)))
-    return (
-        row if len(row) == 6 * microbatches else tuple(cell for cell in row if cell.microbatch < microbatches)
-    )
+    if len(row) == 6 * microbatches:
+        return row
+    return tuple(cell for cell in row if cell.microbatch < microbatches)
 
 
 ZB_V = Family(

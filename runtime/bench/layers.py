@@ -29,9 +29,8 @@ from runtime.bench.storage import LiveStorages
 from runtime.models import Stage, build_stage
 from runtime.tensor_parallel import TensorParallel
 
-CACHE_BYTES = (
-    64 << 20
-)  # a step meets weights and gradients in memory: so many blocks that no cache holds them
+# A step meets weights and gradients in memory: so many blocks are run that no cache holds theirs.
+CACHE_BYTES = 64 << 20
 SAMPLE_SECONDS = 0.004
 SHARED_SAMPLE_SECONDS = 0.03  # with more ranks than cores a sample must outlast several time slices
 SEED = 1234

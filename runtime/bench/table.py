@@ -7,7 +7,7 @@ from dataclasses import replace
 from typing import TypeVar
 
 from profiles.bench_request import BenchRequest
-from profiles.costs import CollectiveCost, CostTable, LayerCost, OverlapCost, Phase
+from profiles.costs import CollectiveCost, CostTable, LayerCost, OverlapCost, Phase, shape_of
 from runtime.bench.measured import Measured
 from runtime.bench.points import (
     CollectivePoint,
@@ -23,7 +23,6 @@ from runtime.bench.subject import software_versions
 
 PHASES: tuple[Phase, ...] = ("forward", "backward", "input_gradient", "weight_gradient")
 
-Key = tuple[object, ...]
 Cost = TypeVar("Cost", LayerCost, CollectiveCost)
 
 
@@ -191,22 +190,9 @@ def merge(known: CostTable, now: CostTable) -> CostTable:
 
 
 def _merged(known: tuple[Cost, ...], now: tuple[Cost, ...]) -> tuple[Cost, ...]:
-    entries: dict[Key, Cost] = {_key(cost): cost for cost in known}
+    entries: dict[tuple[object, ...], Cost] = {shape_of(cost): cost for cost in known}
     for cost in now:
-        before = entries.get(_key(cost))
+        before = entries.get(shape_of(cost))
         if before is None or cost.samples >= before.samples:
-            entries[_key(cost)] = cost
+            entries[shape_of(cost)] = cost
     return tuple(entries.values())
-
-
-def _key(cost: LayerCost | CollectiveCost) -> Key:
-    measured = {
-        "seconds",
-        "spread_seconds",
-        "mean_seconds",
-        "samples",
-        "cpu_seconds",
-        "activation_bytes",
-        "workspace_bytes",
-    }
-    return tuple(value for name, value in cost if name not in measured)

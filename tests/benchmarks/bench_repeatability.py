@@ -21,20 +21,11 @@ from cost_slices import averaged
 
 from planner.bench import load_costs, measure
 from planner.probe import probe
-from profiles.costs import CollectiveCost, CostTable, LayerCost
+from profiles.costs import CollectiveCost, CostTable, LayerCost, shape_of
 from profiles.model import ModelSpec
 
 MODEL = ModelSpec(name="repeat", layers=4, hidden=256, heads=4, vocab=256, seq_len=128)
 Cost = LayerCost | CollectiveCost
-MEASURED = {
-    "seconds",
-    "spread_seconds",
-    "mean_seconds",
-    "samples",
-    "cpu_seconds",
-    "activation_bytes",
-    "workspace_bytes",
-}
 
 
 def main() -> None:
@@ -73,12 +64,12 @@ def shapes(costs: CostTable) -> dict[object, Cost]:
 
 def layers(costs: CostTable) -> dict[object, Cost]:
     """Return the layer times by shape."""
-    return {_shape(cost): cost for cost in costs.layers}
+    return {shape_of(cost): cost for cost in costs.layers}
 
 
 def collectives(costs: CostTable) -> dict[object, Cost]:
     """Return the collectives by shape."""
-    return {_shape(cost): cost for cost in costs.collectives}
+    return {shape_of(cost): cost for cost in costs.collectives}
 
 
 def differences(first: dict[object, Cost], second: dict[object, Cost], clock: str) -> list[float]:
@@ -89,10 +80,6 @@ def differences(first: dict[object, Cost], second: dict[object, Cost], clock: st
         for key in first.keys() & second.keys()
         if (a := read(first[key])) and (b := read(second[key]))
     ]
-
-
-def _shape(cost: Cost) -> object:
-    return type(cost).__name__, tuple(value for name, value in cost if name not in MEASURED)
 
 
 if __name__ == "__main__":

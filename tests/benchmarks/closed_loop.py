@@ -234,7 +234,10 @@ def main() -> None:
     costs = averaged(tables)
     predict(found, cluster, costs)
     best = recommended(cluster, costs, options.ranks, options.global_batch, options.schedules)
-    next(each for each in found if each.layout == best.layout).recommended = True
+    for each in found:
+        each.recommended = each.layout == best.layout
+    if not any(each.recommended for each in found):
+        raise SystemExit(f"the search recommends {describe(best.layout)}, which was not run")
     report(found, options.output, costs, cluster)
 
 

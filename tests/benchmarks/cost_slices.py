@@ -10,7 +10,7 @@ import statistics
 from collections.abc import Iterator, Sequence
 from typing import TypeVar
 
-from profiles.costs import CollectiveCost, CostTable, LayerCost
+from profiles.costs import CollectiveCost, CostTable, LayerCost, shape_of
 
 Cost = TypeVar("Cost", LayerCost, CollectiveCost)
 TIMES = ("seconds", "spread_seconds", "mean_seconds", "cpu_seconds")
@@ -30,11 +30,10 @@ def averaged(tables: Sequence[CostTable]) -> CostTable:
 
 
 def _means(columns: Sequence[Sequence[Cost]]) -> Iterator[Cost]:
-    alike: dict[str, list[Cost]] = {}
+    alike: dict[tuple[object, ...], list[Cost]] = {}
     for column in columns:
         for cost in column:
-            shape = cost.model_dump_json(exclude={*TIMES, "samples", "activation_bytes", "workspace_bytes"})
-            alike.setdefault(shape, []).append(cost)
+            alike.setdefault(shape_of(cost), []).append(cost)
     for costs in alike.values():
         means = {
             name: statistics.fmean(getattr(cost, name) for cost in costs)
