@@ -1,8 +1,11 @@
 """`auto` for many microbatches: most candidates are built for few, and what many take is foretold.
 
-named families   foretold for all microbatches, or simulated: none that fits may beat the result
-all others       compared with the best family on few microbatches; the best of those that win there is
-                 made for all
+named families   foretold for all microbatches, or simulated: none that fits may beat the result; those that
+                 a bound already excludes are left out
+roomy            where memory allows, one generated for all microbatches: with room for four times as many
+                 as there are ranks, hardly any durations leave a gap
+all others       unless that is close to the bound: compared with the best so far on few microbatches; the
+                 best of those that win there is made for all
 """
 
 from __future__ import annotations
@@ -10,14 +13,17 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 
-from planner.schedules.action import Schedule
-from planner.schedules.candidates import Maker, Published, Refilled, named, unnamed
+from planner.schedules.action import Schedule, loop_placement
+from planner.schedules.candidates import Generated, Maker, Named, Published, Refilled, named, unnamed
 from planner.schedules.family import Family
+from planner.schedules.generate import Policy
 from planner.schedules.problem import Problem
 from planner.schedules.prolong import COMMON, prolong, short_enough, steady_rise
 from planner.schedules.score import Score, score_of
 from planner.schedules.simulate import simulate
 
+_CLOSE = 1.002  # within so much of the bound nothing else is looked for
+_ROOM = 4  # microbatches per rank beyond which memory no longer shortens a step
 _FAR = 1.12  # a family that is so much longer than the best is not worth filling its gaps
 _FEW = 2  # microbatches per rank on which others are compared: enough for zero bubble (m ≥ 2p − 1)
 
@@ -36,19 +42,67 @@ def best_of_large(problem: Problem, bound: float) -> Schedule:
     full = Published(problem)
     short = Published(replace(problem, microbatches=short_enough(problem.ranks, problem.microbatches)))
     families: dict[Family, _Entry] = {}
-    # Nothing but zero bubble can reach the bound, unless there is but one rank.
-    for maker in sorted(named(), key=lambda maker: problem.ranks > 1 and not maker.family.seamless):
-        entry = _entry(maker, short, full)
-        if entry is not None:
+    best: _Entry | None = None
+    for maker in _by_promise(problem):
+        if isinstance(maker, Generated):
+            entry = _roomy(maker, problem)
+        elif best is not None and least_cycle(maker.family, problem) > best.score[0]:
+            continue
+        else:
+            entry = _entry(maker, short, full)
+        if entry is None:
+            continue
+        if isinstance(maker, Named):
             families[maker.family] = entry
-            if entry.score[0] <= bound:
-                return _whole(entry, problem)
-    best = min(families.values(), key=lambda entry: entry.score)
-    for challenger in _challengers(problem, families, best):
-        entry = _entry(challenger, short, full)
-        if entry is not None:
-            return _whole(min(best, entry, key=lambda each: each.score), problem)
+        best = entry if best is None or entry.score < best.score else best
+        if entry.score[0] <= bound:
+            return _whole(entry, problem)
+    assert best is not None  # naive holds one microbatch, which every limit allows
+    if best.score[0] > _CLOSE * bound:
+        for challenger in _challengers(problem, families, best):
+            entry = _entry(challenger, short, full)
+            if entry is not None:
+                best = min(best, entry, key=lambda each: each.score)
+                break
     return _whole(best, problem)
+
+
+def _by_promise(problem: Problem) -> Iterator[Named | Generated]:
+    """Yield what could reach the bound before what cannot: with several ranks, that leaves gaps by design."""
+    if problem.ranks == 1:
+        yield from named()
+        return
+    yield from (maker for maker in named() if maker.family.seamless)
+    yield Generated(loop_placement(problem.ranks, problem.chunks or 1), Policy())
+    yield from (maker for maker in named() if not maker.family.seamless)
+
+
+def _roomy(maker: Generated, problem: Problem) -> _Entry | None:
+    """Return a candidate generated for all microbatches, or None where memory forbids a step without gaps."""
+    most = _ROOM * problem.ranks
+    if problem.memory_limit is not None and problem.memory_limit < 2 * problem.ranks - 1:
+        return None
+    schedule = maker(Published(replace(problem, memory_limit=min(most, problem.memory_limit or most))))
+    score = problem.score(schedule)
+    return None if score is None else _Entry(maker=maker, score=score, schedule=schedule)
+
+
+def least_cycle(family: Family, problem: Problem) -> float:
+    """Return a cycle that `family` cannot beat; 0 where none is known.
+
+    Where backwards are whole and stages lie in a loop, what reaches rank r first passed all ranks before it,
+    and rank r's last gradient passes them again: rank 0 waits for both, beside all of rank r's work.
+
+        rank 0   F0 ─┐                              ┌─ B0
+        rank r       └─ F … m microbatches … B ─────┘
+    """
+    if family.split or family.placement != "loop":
+        return 0.0
+    chunks = problem.chunks or family.chunks
+    times = problem.times_of(loop_placement(problem.ranks, chunks))
+    both = [forward + backward for forward, backward in zip(times.forward, times.backward, strict=True)]
+    work = [problem.microbatches * sum(both[rank :: problem.ranks]) for rank in range(problem.ranks)]
+    return max(sum(both[:rank]) + work[rank] for rank in range(problem.ranks)) * (1 - 1e-9)
 
 
 def _entry(maker: Maker, short: Published, full: Published) -> _Entry | None:

@@ -6,6 +6,8 @@ import random
 from collections.abc import Sequence
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from planner.schedules import (
     FAMILIES,
@@ -15,10 +17,11 @@ from planner.schedules import (
     StageTimes,
     build,
     check,
+    find_family,
     peak_activations,
     simulate,
 )
-from planner.schedules.auto_large import best_of_large
+from planner.schedules.auto_large import best_of_large, least_cycle
 
 
 def families(problem: Problem) -> list[Schedule]:
@@ -75,3 +78,67 @@ def test_many_microbatches_reach_the_bound_that_few_do_not() -> None:
     )
     found = best_of_large(problem, problem.bound())
     assert simulate(found, problem.times_of(found.placement)).cycle == problem.bound() == 3 * 120
+
+
+@pytest.mark.parametrize("limit", [None, 18.0])
+def test_uneven_work_reaches_the_bound_where_memory_allows(limit: float | None) -> None:
+    # No family's order was made for these durations: each leaves a gap in every schedule.
+    ranks = 6
+    problem = Problem(
+        ranks=ranks,
+        microbatches=120,
+        times_of=lambda placement: StageTimes.uniform(
+            stages=len(placement),
+            chunks=len(placement) // ranks,
+            forward=1.0,
+            input_gradient=1.2,
+            weight_gradient=0.8,
+        ),
+        memory_limit=limit,
+    )
+    found = best_of_large(problem, problem.bound() * (1 + 1e-9))
+    check(found)
+    cycle = simulate(found, problem.times_of(found.placement)).cycle
+    assert cycle == pytest.approx(problem.bound())
+    assert max(peak_activations(found)) <= (limit or 4 * ranks)
+    assert all(
+        simulate(family, problem.times_of(family.placement)).cycle > cycle + 0.1
+        for family in families(problem)
+    )
+
+
+@given(data=st.data())
+def test_no_family_with_whole_backwards_is_shorter_than_its_least_cycle(data: st.DataObject) -> None:
+    ranks, chunks = data.draw(st.integers(2, 4)), data.draw(st.integers(1, 3))
+    stages = ranks * chunks
+    seconds = st.lists(st.floats(0.1, 2.0), min_size=stages, max_size=stages).map(tuple)
+    times = StageTimes(
+        forward=data.draw(seconds),
+        input_gradient=data.draw(seconds),
+        weight_gradient=data.draw(seconds),
+        latency=data.draw(st.sampled_from((0.0, 0.3))),
+    )
+    problem = Problem(
+        ranks=ranks,
+        microbatches=data.draw(st.integers(1, 3)) * ranks,
+        chunks=chunks,
+        times_of=lambda placement: times,
+    )
+    for family in FAMILIES:
+        if not family.flush or family.split or not (family.chunked or chunks == family.chunks):
+            continue
+        schedule = build(family.name, ranks=ranks, microbatches=problem.microbatches, chunks=chunks)
+        assert simulate(schedule, times).cycle >= least_cycle(family, problem), family.name
+
+
+def test_the_least_cycle_is_that_of_even_stages() -> None:
+    problem = Problem(
+        ranks=4,
+        microbatches=8,
+        times_of=lambda placement: StageTimes.uniform(stages=len(placement), chunks=len(placement) // 4),
+    )
+    for name in ("gpipe", "1f1b", "interleaved-1f1b", "looped-bfs"):
+        family = find_family(name)
+        schedule = build(name, ranks=4, microbatches=8)
+        cycle = simulate(schedule, problem.times_of(schedule.placement)).cycle
+        assert least_cycle(family, problem) == pytest.approx(cycle), name
