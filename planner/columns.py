@@ -6,7 +6,7 @@ links it crosses. Each distinct combination is priced once and looked up.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
 from typing import Any, Literal
 
@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from planner.costs.flops import Number
-from planner.costs.rates import Pieces, analytic_pieces, measured_pieces, stage_phases
+from planner.costs.rates import Phases, Pieces, analytic_pieces, measured_pieces, stage_phases
 from planner.costs.software import Software
 from planner.layout import Layout, Overlap, RankOrder
 from planner.skeletons import Column
@@ -26,6 +26,8 @@ from profiles.errors import ConfigError
 Seconds = NDArray[np.float64]
 
 MAX_TABLE = 8_000_000  # entries of a look-up table
+RECOMPUTE_OF = (*RECOMPUTES, "none")  # chosen per stage: at least none
+_FULL = MIXED - 1
 MANY = 1e5  # blocks beside which an end's share is as small as it gets
 
 
@@ -153,10 +155,7 @@ def mode_times(
         pieces, known = _analytic(space, software, columns, first), np.ones(len(first), dtype=bool)
     else:
         pieces, known = _measured(space, costs, choices, first)
-    own = choices.recompute
-    return [
-        _assemble(pieces, known, inverse, own if mode is None else np.full_like(own, mode)) for mode in modes
-    ]
+    return _assemble(pieces, known, inverse, [choices.recompute if mode is None else mode for mode in modes])
 
 
 def _distinct(cluster: ClusterSpec, columns: LayoutColumns) -> tuple[Column, Column]:
@@ -251,47 +250,90 @@ def _stack(found: list[Pieces]) -> Pieces:
     return replace(found[0], **components, **scalars)
 
 
-def _assemble(pieces: Pieces, known: NDArray[np.bool_], inverse: Column, recompute: Column) -> LayerTimes:
-    """Add the pieces up as a stage does, for every choice."""
-    size = len(known)
-    many = float(MANY)
+def _assemble(
+    pieces: Pieces, known: NDArray[np.bool_], inverse: Column, recomputes: Sequence[Column | int]
+) -> list[LayerTimes]:
+    """Add the pieces up as a stage does, for every choice; `recomputes` give one mode, or one a row."""
+    wanted = {mode for recompute in recomputes for mode in _modes(recompute)}
+    wanted |= {_FULL} if MIXED in wanted else set()
 
-    def column(value: Number) -> Seconds:
-        return np.broadcast_to(np.asarray(value, dtype=np.float64), (size,))
+    def part(layers: float, *, first: float = 0.0, last: float = 0.0) -> _PartPhases:
+        def phases(mode: int) -> Phases:
+            return stage_phases(pieces, layers, first=first, last=last, recompute=RECOMPUTE_OF[mode])
 
-    def part(layers: float, *, first: float = 0.0, last: float = 0.0) -> Part:
-        modes = [
-            stage_phases(pieces, layers, first=first, last=last, recompute=mode)
-            for mode in (*RECOMPUTES, "none")
-        ]
-        assert len(modes) == MIXED + 1
-        hiding = [*modes[:MIXED], modes[MIXED - 1]]  # chosen per stage: at most all recomputed
+        return _PartPhases(known=known, inverse=inverse, phases={mode: phases(mode) for mode in {0, *wanted}})
+
+    alike = {
+        "block": part(1.0),
+        "first": part(MANY, first=1.0),
+        "last": part(MANY, last=1.0),
+        "first_alone": part(0.0, first=1.0),
+        "last_alone": part(0.0, last=1.0),
+    }
+    hop = _column(pieces.hop_seconds + pieces.hop_latency, len(known))[inverse]
+    found = []
+    for recompute in recomputes:
+        parts = {name: phases.under(recompute) for name, phases in alike.items()}
+        for end in ("first", "last"):
+            parts[end] = _added(parts[end], parts["block"])
+        found.append(LayerTimes(**parts, hop=hop, known=known[inverse]))
+    return found
+
+
+@dataclass(frozen=True, kw_only=True)
+class _PartPhases:
+    """A part of a stage under each recomputation; `inverse` gives the place of every choice in its arrays."""
+
+    known: NDArray[np.bool_]
+    inverse: Column
+    phases: Mapping[int, Phases]
+
+    def under(self, recompute: Column | int) -> Part:
+        plain = self.phases[0]
         return Part(
-            forward=column(modes[0].forward_seconds)[inverse],
-            backward=np.stack([column(phases.backward_seconds) for phases in modes])[recompute, inverse],
-            weight_gradient=column(modes[0].weight_gradient)[inverse],
-            hiding=np.stack([column(phases.backward + phases.recompute) for phases in hiding])[
-                recompute, inverse
-            ],
+            forward=self._of(plain.forward_seconds),
+            backward=self._chosen(recompute, lambda phases: phases.backward_seconds),
+            weight_gradient=self._of(plain.weight_gradient),
+            hiding=self._chosen(recompute, lambda phases: phases.backward + phases.recompute, mixed=_FULL),
         )
 
-    def added(more: Part, blocks: Part) -> Part:
-        """What an end adds at least: its share beside very many blocks, less the rounding."""
-        return Part(
-            **{
-                f.name: np.maximum(0.0, getattr(more, f.name) - many * getattr(blocks, f.name))
-                * (1 - 2 / many)
-                for f in fields(Part)
-            }
-        )
+    def _of(self, value: Number) -> Seconds:
+        return _column(value, len(self.known))[self.inverse]
 
-    block = part(1.0)
-    return LayerTimes(
-        block=block,
-        first=added(part(many, first=1.0), block),
-        last=added(part(many, last=1.0), block),
-        first_alone=part(0.0, first=1.0),
-        last_alone=part(0.0, last=1.0),
-        hop=column(pieces.hop_seconds + pieces.hop_latency)[inverse],
-        known=known[inverse],
+    def _chosen(
+        self,
+        recompute: Column | int,
+        value: Callable[[Phases], Number],
+        *,
+        mixed: int = MIXED,
+    ) -> Seconds:
+        """Return a value under each row's recomputation; one chosen per stage counts as `mixed`."""
+        modes = _modes(recompute)
+        found = [value(self.phases[mixed if mode == MIXED else mode]) for mode in modes]
+        if len(found) == 1:
+            return self._of(found[0])
+        place = np.zeros(MIXED + 1, dtype=np.int64)
+        place[modes] = np.arange(len(modes))
+        table = np.stack([_column(each, len(self.known)) for each in found])
+        return np.asarray(table[place[recompute], self.inverse])
+
+
+def _modes(recompute: Column | int) -> list[int]:
+    """Return the recomputations that occur."""
+    if isinstance(recompute, int):
+        return [recompute]
+    return np.flatnonzero(np.bincount(recompute, minlength=1)).tolist() or [0]
+
+
+def _column(value: Number, size: int) -> Seconds:
+    return np.broadcast_to(np.asarray(value, dtype=np.float64), (size,))
+
+
+def _added(more: Part, blocks: Part) -> Part:
+    """What an end adds at least: its share beside very many blocks, less the rounding."""
+    return Part(
+        **{
+            f.name: np.maximum(0.0, getattr(more, f.name) - MANY * getattr(blocks, f.name)) * (1 - 2 / MANY)
+            for f in fields(Part)
+        }
     )

@@ -99,6 +99,19 @@ class _Batch:
 
 
 @dataclass
+class _RoughBatch(_Batch):
+    """Skeletons bounded roughly; row i has place `inverse[i]` in `quickest`, and again behind all others."""
+
+    quickest: LayerTimes = field(kw_only=True)
+    inverse: Column = field(kw_only=True)
+
+    def times(self, rows: Column) -> LayerTimes:
+        """Return the quickest times of skeletons, first without sequence parallelism, then with it."""
+        place = self.inverse[rows]
+        return self.quickest.take(np.concatenate([place, place + len(self.quickest.hop) // 2]))
+
+
+@dataclass
 class _SkeletonBatch(_Batch):
     """Skeletons bounded one by one."""
 
@@ -179,15 +192,15 @@ class Frontier:
                     self._push(part)
             elif isinstance(batch, _SkeletonBatch):
                 self._push(self._choices(batch.next(SKELETONS_AT_ONCE)))
-            else:
-                self._push(self._skeletons(batch.next(ROUGH_AT_ONCE)))
+            elif isinstance(batch, _RoughBatch):
+                self._push(self._skeletons(batch, batch.next(ROUGH_AT_ONCE)))
             self._push(batch)
 
     def _push(self, batch: _Batch) -> None:
         if batch.position < len(batch.rows):
             heapq.heappush(self._heap, (batch.least, next(self._order), batch))
 
-    def _rough(self) -> _Batch:
+    def _rough(self) -> _RoughBatch:
         """Bound every skeleton as if its layers were divided evenly: tp and microbatch alone decide."""
         skeletons = self.space.skeletons
         code = skeletons.tp * (int(skeletons.microbatch.max(initial=0)) + 1) + skeletons.microbatch
@@ -203,7 +216,8 @@ class Frontier:
         if unknown.any():
             self.infeasible["not measured"] += self._layouts(np.flatnonzero(unknown))
         bounds = self._waiting(bounds, skeletons)
-        return _Batch(*_sorted(bounds, bounds, np.arange(len(skeletons))))
+        rows = np.arange(len(skeletons))
+        return _RoughBatch(*_sorted(bounds, bounds, rows), quickest=times, inverse=inverse)
 
     def _fastest(self, rows: Column) -> LayerTimes:
         """Times of skeletons with nothing recomputed or sent but over tp, then with the other form of tp."""
@@ -224,10 +238,10 @@ class Frontier:
         ranks = skeletons.tp * skeletons.pp * skeletons.dp
         return np.asarray(bounds * (1 + waiting_share(self.pricing, ranks)))
 
-    def _skeletons(self, rows: Column) -> _SkeletonBatch:
+    def _skeletons(self, parent: _RoughBatch, rows: Column) -> _SkeletonBatch:
         """Bound skeletons by their fastest choice: nothing recomputed, nothing sent but over tp."""
         skeletons = self.space.skeletons.take(rows)
-        times, p = self._fastest(rows), np.tile(skeletons.pp, 2)
+        times, p = parent.times(rows), np.tile(skeletons.pp, 2)
         split = splits(self.space.model.layers, p, times)
         bounds = least_seconds(p, np.tile(skeletons.microbatches, 2), times, split.least)
         bounds = np.where(times.known, bounds, np.inf).reshape(2, -1).min(axis=0)

@@ -16,14 +16,16 @@ def distinct_orders(
     """[skeletons, orders]: whether an order differs from all before it in which neighbours share a link."""
     s = skeletons
     triples = np.stack([s.tp, s.pp, s.dp], axis=1)
-    code = (s.tp * (s.pp.max(initial=0) + 1) + s.pp) * (s.dp.max(initial=0) + 1) + s.dp
-    _, first, inverse = np.unique(code, return_index=True, return_inverse=True)
+    # Skeletons that differ in their microbatch alone follow each other.
+    begins = np.ones(len(triples), dtype=bool)
+    begins[1:] = (triples[1:] != triples[:-1]).any(axis=1)
+    first = np.flatnonzero(begins)
     keys = [neighbours(cluster, order, triples[first]) for order in orders]
     new = np.ones((len(first), len(keys)), dtype=bool)
     for i, key in enumerate(keys):
         for other in keys[:i]:
             new[:, i] &= (key != other).any(axis=1)
-    return np.asarray(new[inverse.ravel()])
+    return np.asarray(new[np.cumsum(begins) - 1])
 
 
 def neighbours(cluster: ClusterSpec, order: RankOrder, degrees: Column) -> Column:

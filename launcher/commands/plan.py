@@ -154,19 +154,18 @@ def _write(
 ) -> None:
     from planner.plan import Plan, save_plan  # noqa: PLC0415 (start-up time of --help)
 
-    console = stderr_console()
     if output is not None:
         best = result.best
         save_plan(
             output,
             Plan(model=query.model, cluster=query.cluster, layout=best.layout, estimate=best.estimate),
         )
-        console.print(f"wrote {output}", markup=False)
+        stderr_console().print(f"wrote {output}", markup=False)
     if html is not None:
         from launcher.plan_page import render_plans  # noqa: PLC0415 (only when asked)
 
         write_text(html, render_plans(query, result, front, shifts))
-        console.print(f"wrote {html}", markup=False)
+        stderr_console().print(f"wrote {html}", markup=False)
 
 
 def to_json(
