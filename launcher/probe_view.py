@@ -80,7 +80,9 @@ def _joints(node: NodeTopology) -> list[str]:
         rate = node.devices[0].link_bytes_per_second
         speed = f", {format_count(links * rate, 'B/s')} each way" if rate else ""
         many = f"{node.nvswitches} NVSwitches" if node.nvswitches else "NVSwitch"
-        return [f"GPU0–GPU{count - 1}: {links} NVLinks each to {many}{speed}"]
+        alone = [a for a in range(count) if not any(is_fast(node.relation(a, b)) for b in range(count))]
+        without = f" without GPU{', GPU'.join(map(str, alone))}" if alone else ""
+        return [f"GPU0–GPU{count - 1}{without}: {links} NVLinks each to {many}{speed}"]
     kinds: dict[str, list[str]] = {}
     for a, b in combinations(range(count), 2):
         cell = node.relation(a, b)

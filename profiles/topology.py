@@ -3,7 +3,8 @@
 A cell of the matrix is written as people know it from the vendors' tools:
 
     X      the device itself
-    NV4    4 NVLinks (through NVSwitch: all links of a device)      XGMI   an xGMI link (AMD)
+    NV4    4 NVLinks (through NVSwitch: all links of a device)
+    XGMI   an xGMI link (AMD); XGMI4: 4 of them                     HOP2   over xGMI in 2 hops: others forward
     C2C    chip-to-chip link                                        MIG    another slice of the same device
     PIX    at most one PCIe bridge          PXB   several PCIe bridges, no host bridge
     PHB    a PCIe host bridge               NODE  several host bridges of one NUMA node

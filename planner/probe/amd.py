@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from planner.probe.accelerators import Accelerators
 from planner.probe.files import Files
 from planner.probe.identify import name_of_pci_id
+from planner.probe.order import xgmi_cell
 from planner.probe.pci import (
     AMD,
     PCI_DEVICES,
@@ -24,17 +25,26 @@ from planner.probe.pci import (
 from profiles.topology import NodeDevice, Problem
 
 KFD_NODES = "/sys/class/kfd/kfd/topology/nodes"
-XGMI_LINK = 11
+XGMI_LINK, XGMI_WEIGHT = 11, 15  # the weight is of one link: a path over two has 30
 MEGABYTE = 1e6
 
 
 @dataclass(frozen=True, kw_only=True)
+class _Xgmi:
+    """A path over xGMI: its hops, and, when there is but one, the links and the bandwidth of all of them."""
+
+    hops: int = 1
+    links: int = 1
+    bytes_per_second: float = 0.0
+
+
+@dataclass(frozen=True, kw_only=True)
 class _Node:
-    """One GPU node of the KFD tree: its properties, and the xGMI bandwidth to other nodes by number."""
+    """One GPU node of the KFD tree: its properties, and the xGMI paths to other nodes by number."""
 
     number: int
     properties: dict[str, int]
-    xgmi: dict[int, float]
+    xgmi: dict[int, _Xgmi]
 
 
 def read_amd(files: Files) -> Accelerators:
@@ -53,10 +63,10 @@ def read_amd(files: Files) -> Accelerators:
     places = {index: _place(files, node) for index, node in enumerate(nodes)}
     devices = tuple(_device(files, index, node, places[index]) for index, node in enumerate(nodes))
     relations = {
-        (a, b): "XGMI"
+        (a, b): xgmi_cell(links=path.links, hops=path.hops)
         for a, first in enumerate(nodes)
         for b, second in enumerate(nodes)
-        if a != b and (second.number in first.xgmi or first.number in second.xgmi)
+        if a != b and (path := first.xgmi.get(second.number) or second.xgmi.get(first.number))
     }
     return Accelerators(
         devices=devices,
@@ -79,18 +89,27 @@ def _gpu_nodes(files: Files) -> list[_Node]:
             or files.text(f"{KFD_NODES}/{name}/gpu_id") == "0"
         ):
             continue
-        xgmi: dict[int, float] = {}
+        xgmi: dict[int, _Xgmi] = {}
         for folder in ("io_links", "p2p_links"):
             for link in files.names(f"{KFD_NODES}/{name}/{folder}"):
                 entry = _properties(files.text(f"{KFD_NODES}/{name}/{folder}/{link}/properties"))
                 if entry.get("type") == XGMI_LINK and "node_to" in entry:
-                    xgmi[entry["node_to"]] = entry.get("max_bandwidth", 0) * MEGABYTE
+                    xgmi[entry["node_to"]] = _xgmi(entry)
         found.append(_Node(number=int(name), properties=properties, xgmi=xgmi))
     gpus = {node.number for node in found}
     return [
         _Node(number=n.number, properties=n.properties, xgmi={k: v for k, v in n.xgmi.items() if k in gpus})
         for n in found
     ]
+
+
+def _xgmi(entry: dict[str, int]) -> _Xgmi:
+    """Return a path: its weight tells the hops, its least bandwidth, that of one link, the links."""
+    most, least = entry.get("max_bandwidth", 0), entry.get("min_bandwidth", 0)
+    links = most // least if 0 < least <= most else 1
+    return _Xgmi(
+        hops=max(1, entry.get("weight", 0) // XGMI_WEIGHT), links=links, bytes_per_second=most * MEGABYTE
+    )
 
 
 def _properties(text: str | None) -> dict[str, int]:
@@ -118,7 +137,8 @@ def _device(files: Files, index: int, node: _Node, place: PciDevice | None) -> N
     )
     compute_units = properties.get("simd_count", 0) // (properties.get("simd_per_cu", 0) or 4)
     clock = properties.get("max_engine_clk_fcompute", 0) * 1e6
-    rates = [rate for rate in node.xgmi.values() if rate]
+    direct = [path for path in node.xgmi.values() if path.hops == 1]
+    rates = [path.bytes_per_second / path.links for path in direct if path.bytes_per_second]
     width = (files.text(f"{base}/current_link_width") or "") if base else ""
     return NodeDevice(
         index=index,
@@ -136,7 +156,7 @@ def _device(files: Files, index: int, node: _Node, place: PciDevice | None) -> N
         ),
         numa_node=place.numa_node if place else None,
         cpus=place.cpus if place else None,
-        links=len(node.xgmi),
+        links=sum(path.links for path in direct),
         link_bytes_per_second=min(rates) if rates else None,
     )
 

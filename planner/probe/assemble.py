@@ -24,11 +24,13 @@ def cluster_of(node: NodeTopology, *, device: str | None = None) -> ClusterSpec:
         notes.append(
             f"joined devices are not neighbours in the driver's order; use CUDA_VISIBLE_DEVICES={order}"
         )
+    # What stands for devices that nothing names tells the rate of their links too.
+    told = [d if d.name else d.model_copy(update={"name": joined.spec.name}) for d in node.devices]
     cluster = ClusterSpec(
         name=node.host or "imported",
         device=joined.spec,
         devices_per_node=len(node.devices),
-        links=link_classes(node),
+        links=link_classes(node.model_copy(update={"devices": tuple(told)})),
         cores_per_node=node.cores,
         origins={
             "device": joined.origin,

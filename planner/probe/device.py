@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from functools import cache
 
 from planner.probe.identify import preset_for, short_name
-from planner.probe.order import link_count
+from planner.probe.order import hop_count, link_count
 from profiles.cluster import DeviceSpec, Precision
 from profiles.presets import device_preset, preset_names
 from profiles.topology import NodeDevice, NodeTopology, Problem
@@ -27,7 +27,7 @@ ASSUMED_BY_CAPABILITY = {
     "10.0": "b200",
     "10.3": "b300",
 }
-ASSUMED_AMD = "mi300x"
+ASSUMED_AMD, ASSUMED_AMD_IN_HOPS = "mi300x", "mi250x"
 ASSUMED = "a100-sxm4-40gb"
 
 
@@ -163,7 +163,8 @@ def _assumed_preset(node: NodeTopology, device: NodeDevice, presets: list[str]) 
     total = sum(link_count(node.relation(device.index, other)) for other in range(len(node.devices)))
     guess = ASSUMED_BY_CAPABILITY.get(device.compute_capability or "")
     if guess is None and device.vendor == "amd":
-        guess = ASSUMED_AMD
+        in_hops = any(hop_count(cell) > 1 for row in node.matrix for cell in row)
+        guess = ASSUMED_AMD_IN_HOPS if in_hops else ASSUMED_AMD
     if guess is None:
         guess = ASSUMED_BY_LINKS.get(links if node.switched else total, ASSUMED)
     return guess if guess in presets else presets[0]

@@ -57,6 +57,12 @@ PCI_NAMES = {
 # Machines whose accelerator is part of the processor and therefore on no PCI bus.
 INTEGRATED_SYSTEMS = {"NVIDIA_DGX_Spark": "NVIDIA GB10"}
 
+# One NVLink or xGMI link in one direction, in bytes per second, by product (the vendors' data sheets).
+# In all others 25 GB/s and 64 GB/s.
+NVLINK_RATES = {"P100": 20e9, "RTX 3090": 14.0625e9, "RTX A6000": 14.0625e9, "A40": 14.0625e9}
+NVLINK_RATES |= dict.fromkeys(("B200", "B300", "GB200", "GB300"), 50e9)
+XGMI_RATES = {"MI100": 46e9, "MI210": 50e9, "MI250": 50e9, "MI250X": 50e9, "MI350X": 76.8e9, "MI355X": 76.8e9}
+
 _NOISE = re.compile(r"\b(?:nvidia|amd|tesla|geforce|instinct|graphics|gpu|oam|mig\s.*)\b", re.I)
 
 
@@ -67,12 +73,18 @@ def name_of_pci_id(pci_id: str | None) -> str | None:
 
 def short_name(name: str | None) -> str:
     """Return the name people use: `NVIDIA H100 80GB HBM3` is `H100`; `GPU` when there is none."""
-    plain = _NOISE.sub(" ", name or "").strip()
+    plain = " ".join(_NOISE.sub(" ", name or "").split())
     match = re.search(r"RTX\s*(?:PRO\s*)?A?\d{4}", plain, re.I)
     if match:
         return match.group(0).upper()
     match = re.search(r"\b(?:GB|GH|MI|A|B|H|V|P|L|T)\d{1,4}[A-Z]{0,2}\b", plain, re.I)
     return match.group(0).upper() if match else plain or "GPU"
+
+
+def link_rate(name: str | None, *, amd: bool = False) -> float:
+    """Return the nominal bytes per second of one NVLink (of AMD: xGMI link) of a product in one direction."""
+    family = short_name(name)
+    return XGMI_RATES.get(family, 64e9) if amd else NVLINK_RATES.get(family, 25e9)
 
 
 def preset_for(device: NodeDevice, presets: Sequence[tuple[str, int]]) -> str | None:

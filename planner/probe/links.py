@@ -14,7 +14,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from itertools import combinations
 
-from planner.probe.order import has_ring, link_count, runs
+from planner.probe.identify import link_rate
+from planner.probe.order import has_ring, hop_count, link_count, runs
 from planner.probe.pci import farther
 from profiles.cluster import LinkKind, LinkSpec
 from profiles.topology import NodeNic, NodeTopology
@@ -31,8 +32,6 @@ LATENCY_SECONDS: dict[LinkKind, float] = {
     "ethernet": 30e-6,
     "unknown": 30e-6,
 }
-# One NVLink or xGMI link in one direction, when neither driver nor file tells its version.
-ASSUMED_LINK_BYTES_PER_SECOND: dict[str, float] = {"nvlink": 25e9, "nvswitch": 25e9, "xgmi": 64e9}
 ASSUMED_PCIE_BYTES_PER_SECOND = 31.5e9  # PCIe 4.0 x16
 ASSUMED_NIC_BYTES_PER_SECOND = 12.5e9  # 100 Gb/s
 ASSUMED_ETHERNET_BYTES_PER_SECOND = 1.25e9  # 10 Gb/s
@@ -80,19 +79,13 @@ def link_classes(node: NodeTopology) -> tuple[LinkSpec, ...]:
 
 def _class(node: NodeTopology, run: tuple[int, ...]) -> _Class:
     cells = [node.relation(a, b) for a, b in combinations(run, 2)]
-    xgmi = any(cell == "XGMI" for cell in cells)
     if has_ring(node, run) and "MIG" not in cells:
-        kind: LinkKind = "xgmi" if xgmi else ("nvswitch" if node.switched else "nvlink")
-        known = [r for r in (node.devices[d].link_bytes_per_second for d in run) if r]
-        rate = min(known) if known else ASSUMED_LINK_BYTES_PER_SECOND[kind]
         if node.switched:
-            links = min(link_count(cell) for cell in cells)
-        else:
-            links = min(sum(link_count(node.relation(a, b)) for b in run if b != a) for a in run)
-        label = "xGMI" if xgmi else "NVLink"
-        basis = f"{node.origins.get('matrix', 'assumed')}" if known else "rate per link assumed"
-        source = f"{links} {label}(s) of {rate / 1e9:g} GB/s, {NOMINAL} ({basis})"
-        return _Class(kind=kind, bytes_per_second=links * rate, relation="fast", source=source)
+            return _fast_class(node, run, links=min(n for n in map(link_count, cells) if n))
+        return _fast_class(node, run, links=min(_ring_links(node, run, a) for a in run))
+    if all(hop_count(cell) for cell in cells):
+        hops = max(hop_count(cell) for cell in cells)
+        return _fast_class(node, run, links=1, way=f" in up to {hops} hops")
     relation = cells[0]
     for cell in cells[1:]:
         relation = farther(relation, cell)
@@ -103,6 +96,28 @@ def _class(node: NodeTopology, run: tuple[int, ...]) -> _Class:
     return _Class(
         kind="pcie", bytes_per_second=rate, relation=relation, source=f"PCIe {where}, {NOMINAL} ({basis})"
     )
+
+
+def _ring_links(node: NodeTopology, run: tuple[int, ...], device: int) -> int:
+    """Return how many links of a device rings through all of a run can use.
+
+    A ring enters a device from one neighbour and leaves to another, so links to one neighbour are of use only
+    with as many links to others.
+    """
+    counts = [link_count(node.relation(device, other)) for other in run if other != device]
+    return sum(counts) if len(run) == 2 else min(sum(counts), 2 * (sum(counts) - max(counts)))
+
+
+def _fast_class(node: NodeTopology, run: tuple[int, ...], *, links: int, way: str = "") -> _Class:
+    """Return the class of a run whose devices `links` NVLinks or xGMI links each join."""
+    xgmi = any(hop_count(node.relation(a, b)) for a, b in combinations(run, 2))
+    kind: LinkKind = "xgmi" if xgmi else ("nvswitch" if node.switched else "nvlink")
+    known = [r for r in (node.devices[d].link_bytes_per_second for d in run) if r]
+    rate = min(known) if known else link_rate(node.devices[run[0]].name, amd=xgmi)
+    label = ("xGMI link" if xgmi else "NVLink") + ("s" if links > 1 else "")
+    basis = f"{node.origins.get('matrix', 'assumed')}" if known else "rate per link assumed"
+    source = f"{links} {label}{way} of {rate / 1e9:g} GB/s, {NOMINAL} ({basis})"
+    return _Class(kind=kind, bytes_per_second=links * rate, relation="fast", source=source)
 
 
 def compute_nics(node: NodeTopology) -> list[NodeNic]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Sequence
 from itertools import combinations, permutations
 
@@ -9,6 +10,8 @@ from planner.probe.pci import NEAR_TO_FAR
 from profiles.topology import NodeTopology
 
 FAST = ("NV", "XGMI", "C2C")
+_COUNTED = re.compile(r"(?:NV|XGMI)([1-9]\d{0,2})")
+_HOPS = re.compile(r"HOP([2-9])")
 
 
 def is_fast(cell: str) -> bool:
@@ -17,10 +20,24 @@ def is_fast(cell: str) -> bool:
 
 
 def link_count(cell: str) -> int:
-    """Return the number of links of a cell: 12 for `NV12`, 1 for `XGMI`, 0 for PCIe."""
-    if cell.startswith("NV") and cell[2:].isdecimal():
-        return int(cell[2:])
+    """Return the number of links of a cell: 12 for `NV12`, 1 for `XGMI`, 0 for PCIe and for `HOP2`."""
+    counted = _COUNTED.fullmatch(cell)
+    if counted:
+        return int(counted[1])
     return 1 if is_fast(cell) else 0
+
+
+def hop_count(cell: str) -> int:
+    """Return over how many xGMI links in a row a cell leads: 1 for `XGMI`, 2 for `HOP2`, 0 without xGMI."""
+    hops = _HOPS.fullmatch(cell)
+    return int(hops[1]) if hops else int(cell.startswith("XGMI"))
+
+
+def xgmi_cell(*, links: int = 1, hops: int = 1) -> str:
+    """Return the cell of two devices that xGMI joins directly by `links`, or in `hops`."""
+    if hops > 1:
+        return f"HOP{min(hops, 9)}"
+    return "XGMI" if links <= 1 else f"XGMI{links}"
 
 
 def islands(node: NodeTopology, joined: Callable[[str], bool]) -> list[tuple[int, ...]]:

@@ -6,10 +6,12 @@ from collections import Counter
 
 from planner.probe.identify import short_name
 from planner.probe.links import compute_nics, nearest_nics
-from planner.probe.order import all_joined, has_ring, is_cube_mesh, is_fast, islands, runs
+from planner.probe.order import all_joined, has_ring, hop_count, is_cube_mesh, is_fast, islands, runs
 from profiles.cluster import ClusterSpec
 from profiles.topology import NodeTopology
 from profiles.units import format_bytes
+
+COUNTS = {2: "two", 3: "three", 4: "four", 5: "five", 6: "six", 7: "seven", 8: "eight"}
 
 
 def describe_node(node: NodeTopology) -> str:
@@ -72,10 +74,14 @@ def _links(node: NodeTopology) -> str:
         told = _switched(node) if node.switched else _direct(node)
         return told + (" (assumed for this board)" if node.links == "assumed" else "")
     if node.links == "unknown":
-        return "NVLink not in this file"
+        return f"{_fast_name(node)} not in this file"
     if {node.relation(a, b) for a in range(count) for b in range(a)} == {"?"}:
         return "links between devices not known"
     return "PCIe only" + (" (no NVLink seen)" if node.devices[0].vendor == "nvidia" else "")
+
+
+def _fast_name(node: NodeTopology) -> str:
+    return {"nvidia": "NVLink", "amd": "xGMI"}.get(node.devices[0].vendor, "a direct link")
 
 
 def _switched(node: NodeTopology) -> str:
@@ -87,12 +93,17 @@ def _switched(node: NodeTopology) -> str:
 
 
 def _direct(node: NodeTopology) -> str:
-    label = "xGMI" if any(cell == "XGMI" for row in node.matrix for cell in row) else "NVLink"
+    hops = max(hop_count(cell) for row in node.matrix for cell in row)
+    label = "xGMI" if hops else "NVLink"
     if is_cube_mesh(node):
         return f"{label} hybrid cube mesh ({_link_counts(node)} links per device)"
     if all_joined(node, range(len(node.devices))):
         return f"all-to-all {label}" + (f" ({_link_counts(node)} links)" if label == "NVLink" else "")
+    if hops > 1:
+        return f"xGMI in up to {hops} hops ({_link_counts(node)} links per device)"
     sizes = Counter(len(group) for group in islands(node, is_fast))
+    if len(node.devices) in sizes:
+        return f"{label} mesh ({_link_counts(node)} links per device), not between all pairs"
     names = {1: "single devices", 2: "pairs", 4: "fours"}
     shape = " and ".join(f"{names.get(size, f'groups of {size}')}" for size in sorted(sizes, reverse=True))
     return f"{label} {shape} ({_link_counts(node)} links), PCIe between them"
@@ -119,10 +130,15 @@ def _nics(node: NodeTopology) -> str:
     elif len(nics) < devices and devices % len(nics) == 0:
         text = f"one {speed}{label}NIC for {devices // len(nics)} {_unit(node)}s"
     elif len(nics) % devices == 0:
-        text = f"{len(nics) // devices} {speed}{label}NICs per {_unit(node)}"
+        text = f"{_many(len(nics) // devices)} {speed}{label}NICs per {_unit(node)}"
     else:
-        text = f"{len(nics)} {speed}{label}NICs for {devices} {_unit(node)}s"
+        text = f"{_many(len(nics))} {speed}{label}NICs for {devices} {_unit(node)}s"
     return text
+
+
+def _many(count: int) -> str:
+    """Return a number that another may follow: `two`, or `16 ×`."""
+    return COUNTS.get(count, f"{count} ×")
 
 
 def is_railed(node: NodeTopology) -> bool:
@@ -151,8 +167,15 @@ def _advice(node: NodeTopology) -> str:
         if node.devices[0].fabric:
             text += ", further inside the NVLink domain"
         return text
+    return f"tp up to {span} inside a node; beyond that it runs over PCIe" if span > 1 else _slow_advice(node)
+
+
+def _slow_advice(node: NodeTopology) -> str:
+    """Return the advice for a node without equal groups of joined devices."""
+    count = len(node.devices)
     if node.links == "unknown":
-        return f"tp up to {count} if NVLink joins them; probe the node itself to know"
+        return f"tp up to {count} if {_fast_name(node)} joins them; probe the node itself to know"
     if not any(is_fast(cell) for row in node.matrix for cell in row):
-        return f"tp at most 2 of {count} (over PCIe it costs more than it saves); prefer pp and dp"
-    return f"tp up to {span} inside a node; beyond that it runs over PCIe"
+        few = "2" if count == 2 else f"2 of {count}"
+        return f"tp at most {few} (over PCIe it costs more than it saves); prefer pp and dp"
+    return f"tp 1 on all {count} (links join them in unequal groups); more with some of them left out"

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections import Counter
+from collections.abc import Sequence
 
 from planner.probe.identify import short_name
 from planner.probe.node import Matrix, mark_compute
-from planner.probe.order import all_joined, is_cube_mesh, is_fast, islands, link_count, neighbour_order
+from planner.probe.order import hop_count, is_cube_mesh, is_fast, islands, link_count, neighbour_order
 from planner.probe.pci import NEAR_TO_FAR
-from profiles.topology import NodeTopology, Problem
+from profiles.topology import NodeDevice, NodeTopology, Problem
 
 MOST_LINKS = 18  # of one device, as of NVLink 5
 BRIDGE_LINKS = frozenset({1, 2, 4, 6, 12, 18})  # what the bridges and boards sold join two devices with
@@ -40,17 +40,18 @@ def finish(node: NodeTopology) -> NodeTopology:
     if node.links == "unknown":
         node = _assume_board(node)
     node = _count_links(node)
+    problems = bridge_problems(node) or missing_links(node)
     return node.model_copy(
-        update={"device_order": neighbour_order(node), "problems": (*node.problems, *bridge_problems(node))}
+        update={"device_order": neighbour_order(node), "problems": (*node.problems, *problems)}
     )
 
 
 def symmetric(matrix: Matrix) -> Matrix:
     """Return the matrix with the weaker of the two directions of every pair in both."""
 
-    def strength(cell: str) -> tuple[int, int]:
+    def strength(cell: str) -> tuple[int, int, int]:
         near = NEAR_TO_FAR.index(cell) if cell in NEAR_TO_FAR else len(NEAR_TO_FAR)
-        return link_count(cell), -near
+        return link_count(cell), -near, -hop_count(cell)
 
     size = range(len(matrix))
     return tuple(tuple(min(matrix[a][b], matrix[b][a], key=strength) for b in size) for a in size)
@@ -65,10 +66,9 @@ def identify_as(node: NodeTopology, device: str) -> NodeTopology:
 
 def is_switched(node: NodeTopology) -> bool:
     """Tell whether a device has more links to all others than it has ports: a switch must be between."""
-    count = len(node.devices)
-    if count < 3 or not all_joined(node, range(count), lambda cell: cell.startswith("NV")):
-        return False
-    return sum(link_count(node.relation(0, other)) for other in range(1, count)) > MOST_LINKS
+    devices = range(len(node.devices))
+    nvlink = [[cell if cell.startswith("NV") else "?" for cell in row] for row in node.matrix]
+    return any(sum(link_count(nvlink[a][b]) for b in devices if b != a) > MOST_LINKS for a in devices)
 
 
 def bridge_problems(node: NodeTopology) -> tuple[Problem, ...]:
@@ -76,7 +76,7 @@ def bridge_problems(node: NodeTopology) -> tuple[Problem, ...]:
     if node.switched or is_cube_mesh(node):
         return ()
     pairs = [g for g in islands(node, is_fast) if len(g) == 2]
-    counts = {pair: link_count(node.relation(*pair)) for pair in pairs if node.relation(*pair) != "XGMI"}
+    counts = {pair: link_count(cell) for pair in pairs if (cell := node.relation(*pair)).startswith("NV")}
     most = max(counts.values(), default=0)
     return tuple(
         Problem(
@@ -86,6 +86,28 @@ def bridge_problems(node: NodeTopology) -> tuple[Problem, ...]:
         )
         for (a, b), links in counts.items()
         if links not in BRIDGE_LINKS or links < most
+    )
+
+
+def missing_links(node: NodeTopology) -> tuple[Problem, ...]:
+    """Return a problem for every device of a board that has fewer NVLinks than its equals.
+
+    A board is what switches join, or more than two devices that all reach each other over direct links.
+    """
+    count = len(node.devices)
+    mesh = count > 2 and [len(group) for group in islands(node, is_fast)] == [count]
+    links = [device.links or 0 for device in node.devices]
+    usual = max(links, default=0)
+    if not usual or not (node.switched or mesh) or any(hop_count(c) for row in node.matrix for c in row):
+        return ()
+    return tuple(
+        Problem(
+            name="dead-link",
+            message=f"GPU{index} has {found or 'no'} NVLink{'s' if found != 1 else ''}; others have {usual}",
+            remedy="reset it, and check its NVLinks (nvidia-smi nvlink -s); its slowest pair sets the pace",
+        )
+        for index, found in enumerate(links)
+        if found < usual
     )
 
 
@@ -101,22 +123,30 @@ def _count_links(node: NodeTopology) -> NodeTopology:
     return node.model_copy(update={"devices": tuple(devices)})
 
 
-def _assume_board(node: NodeTopology) -> NodeTopology:
-    names = Counter(device.name for device in node.devices)
-    name, count = names.most_common(1)[0] if names else (None, 0)
-    family, product = short_name(name), (name or "").upper()
-    board = SWITCHED_BOARDS.get(family)
+def switched_board(devices: Sequence[NodeDevice]) -> tuple[int, float] | None:
+    """Return the links of a device and bytes per second of one, if these are a board sold with NVSwitches."""
+    names = {device.name for device in devices}
+    if len(devices) != 8 or len(names) != 1:
+        return None
+    name = names.pop() or ""
+    family, product = short_name(name), name.upper()
     socketed = "SXM" in product or "HBM3" in product or family in {"H200", "B200", "B300"}
-    if count != 8 or len(node.devices) != 8 or board is None or not socketed or "NVL" in product:
+    return SWITCHED_BOARDS.get(family) if socketed and "NVL" not in product else None
+
+
+def _assume_board(node: NodeTopology) -> NodeTopology:
+    board = switched_board(node.devices)
+    if board is None:
         return node
     links, rate = board
+    name = node.devices[0].name
     size = len(node.matrix)
     matrix = tuple(
         tuple(f"NV{links}" if a < 8 and b < 8 and a != b else node.matrix[a][b] for b in range(size))
         for a in range(size)
     )
     devices = [d.model_copy(update={"links": links, "link_bytes_per_second": rate}) for d in node.devices]
-    note = f"NVLink is not in this file; boards of eight {name} have {links} links a device to NVSwitches"
+    note = f"boards of eight {name} have {links} NVLinks a device to NVSwitches: assumed here too"
     return node.model_copy(
         update={
             "matrix": matrix,

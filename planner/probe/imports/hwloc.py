@@ -4,23 +4,21 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
-from planner.probe.identify import INTEGRATED_SYSTEMS, name_of_pci_id
+from planner.probe.identify import INTEGRATED_SYSTEMS, link_rate, name_of_pci_id
 from planner.probe.imports.finish import finish
+from planner.probe.imports.hwloc_links import FastLinks, has_fast_tables, read_fast_links
 from planner.probe.imports.xml import Element
 from planner.probe.node import build_matrix
+from planner.probe.order import hop_count, link_count
 from planner.probe.pci import AMD, NVIDIA, distance, normal_bus_id
 from profiles.errors import ConfigError
 from profiles.topology import NicKind, NodeDevice, NodeNic, NodeTopology
 
 ORIGIN = "hwloc XML"
 GPU_CLASSES = ("0300", "0302", "0380", "1200")
-MEGABYTE = 1e6
 MAX_DEVICES = 512
-FAST_TABLES = frozenset({"NVLinkBandwidth", "XGMIBandwidth", "XGMIHops"})
-# One link in one direction, in MB/s, by product; 25 GB/s in all others.
-LINK_MEGABYTES = {"P100": 20_000, "B200": 50_000, "B300": 50_000, "GB200": 50_000, "GB300": 50_000}
 _PCI_TYPE = re.compile(r"([0-9a-f]{4}) \[([0-9a-f]{4}):([0-9a-f]{4})\]")
 
 
@@ -47,17 +45,6 @@ class _Card:
         return (e for e in self.element.descendants("object") if e.get("type") == "OSDev")
 
 
-@dataclass(frozen=True, kw_only=True)
-class _Distances:
-    """One matrix of the file: objects (by id) and a value for every ordered pair."""
-
-    objects: list[str]
-    values: list[int]
-
-    def between(self, first: int, second: int) -> int:
-        return self.values[first * len(self.objects) + second]
-
-
 def read_hwloc(root: Element, *, name: str) -> NodeTopology:
     """Return the node of the file.
 
@@ -72,24 +59,25 @@ def read_hwloc(root: Element, *, name: str) -> NodeTopology:
     nics = [(c, f) for c in cards if c.kind.startswith("02") for f in _ports(c)]
     if len(gpus) + len(nics) > MAX_DEVICES:
         raise ConfigError(f"{name}: {len(gpus)} GPUs and {len(nics)} NICs are more than any node has")
-    numa_nodes = [e for e in root.descendants("object") if e.get("type") == "NUMANode"]
+    numa_nodes = [e for e in root.descendants("object") if _is_host_memory(e)]
     memory = sum(e.number("local_memory") or 0 for e in numa_nodes)
     system = _machine_info(machine, "DMIProductName", "PlatformModel")
     if not gpus:
         return _integrated(name, system, memory, len(numa_nodes), root)
-    links, host_links, switched = _fast_links(root, gpus)
+    links = _links(root, gpus)
+    switched = bool(links.switches)
     both = [*gpus, *(card for card, _ in nics)]
 
     def relation(a: int, b: int) -> str:
-        if (a, b) in links:
-            return links[a, b]
+        if (a, b) in links.pairs:
+            return links.pairs[a, b]
         first, second = both[a], both[b]
         return distance(
             first.path, second.path, numa=(first.numa, second.numa), numa_nodes=len(numa_nodes) or None
         )
 
-    known = _has_distances(root)
-    devices = tuple(_device(card, i, links, host_links, switched) for i, card in enumerate(gpus))
+    known = _shows_links(root, gpus)
+    devices = tuple(_device(card, i, links) for i, card in enumerate(gpus))
     ports = tuple(_nic(card, function) for card, function in nics)
     notes = [] if ports else ["no NIC in the file"]
     if not known:
@@ -101,7 +89,7 @@ def read_hwloc(root: Element, *, name: str) -> NodeTopology:
         nics=ports,
         matrix=build_matrix(devices, ports, relation),
         numa_nodes=len(numa_nodes) or None,
-        nvswitches=0 if known and not switched else None,
+        nvswitches=links.switch_count if known else None,
         switched=switched,
         links="seen" if known else "unknown",
         cores=sum(e.get("type") == "Core" for e in root.descendants("object")) or None,
@@ -206,12 +194,10 @@ def _nic(card: _Card, function: Element) -> NodeNic:
     )
 
 
-def _device(
-    card: _Card, index: int, links: dict[tuple[int, int], str], host: dict[int, int], switched: bool
-) -> NodeDevice:
-    name = card.info("GPUModel") or name_of_pci_id(card.pci_id)
-    cells = [cell for (a, _), cell in links.items() if a == index]
-    counts = [int(cell[2:]) if cell.startswith("NV") else 1 for cell in cells]
+def _device(card: _Card, index: int, links: FastLinks) -> NodeDevice:
+    name = _product(card)
+    cells = [cell for (a, _), cell in links.pairs.items() if a == index]
+    counts = [link_count(cell) for cell in cells]
     memory = _kibibytes(card.info("CUDAGlobalMemorySize", "RSMIVRAMSize", "OpenCLGlobalMemorySize"))
     units = card.info("CUDAMultiProcessors") or ""
     rate = card.element.attributes.get("pci_link_speed", "")
@@ -230,20 +216,29 @@ def _device(
         multiprocessors=int(units) if re.fullmatch(r"[1-9]\d{0,4}", units) else None,
         pcie_bytes_per_second=float(rate) * 1e9 if re.fullmatch(r"[1-9]\d{0,3}(\.\d{1,9})?", rate) else None,
         numa_node=card.numa,
-        links=(max(counts, default=0) if switched else sum(counts)) if counts else None,
-        link_bytes_per_second=_link_megabytes(card) * MEGABYTE if counts and cells[0] != "XGMI" else None,
-        host_links=host.get(index),
+        links=(max(counts) if links.switches else sum(counts)) if counts else None,
+        link_bytes_per_second=link_rate(name) if counts and not hop_count(cells[0]) else None,
+        host_links=links.to_host.get(index),
     )
+
+
+def _links(root: Element, gpus: list[_Card]) -> FastLinks:
+    owner = {
+        f"{element.get('type')}:{element.get('gp_index')}": index
+        for index, card in enumerate(gpus)
+        for element in (card.element, *card.functions())
+    }
+    rates = [link_rate(_product(card), amd=card.pci_id.startswith(AMD)) for card in gpus]
+    return read_fast_links(root, owner, rates)
+
+
+def _product(card: _Card) -> str | None:
+    return card.info("GPUModel") or name_of_pci_id(card.pci_id)
 
 
 def _kibibytes(text: str | None) -> int | None:
     match = re.fullmatch(r"([1-9]\d{0,15})\s*(?:KiB|kB)?", text or "")
     return int(match.group(1)) * 1024 if match else None
-
-
-def _link_megabytes(card: _Card) -> int:
-    name = card.info("GPUModel") or name_of_pci_id(card.pci_id) or ""
-    return next((rate for product, rate in LINK_MEGABYTES.items() if product in name), 25_000)
 
 
 def _machine_info(element: Element, *names: str) -> str | None:
@@ -253,74 +248,13 @@ def _machine_info(element: Element, *names: str) -> str | None:
     return None
 
 
-def _has_distances(root: Element) -> bool:
-    return any((e.get("name") or "") in FAST_TABLES for e in _tables(root))
+def _is_host_memory(element: Element) -> bool:
+    """Tell a NUMA node of the host from the memory of a Grace superchip's GPU, which is one too."""
+    return element.get("type") == "NUMANode" and element.get("subtype") != "GPUMemory"
 
 
-def _tables(root: Element) -> Iterator[Element]:
-    for tag in ("distances2", "distances2hetero"):
-        yield from root.descendants(tag)
-
-
-@dataclass(kw_only=True)
-class _FastLinks:
-    """Links by what they join, while the matrices of the file are read."""
-
-    pairs: dict[tuple[int, int], str] = field(default_factory=dict)
-    to_host: dict[int, int] = field(default_factory=dict)
-    to_switch: dict[int, int] = field(default_factory=dict)
-
-    def end_elsewhere(self, here: int, far_end: str, links: int) -> None:
-        """Take in links from a device to an object that is none: a processor, else a switch."""
-        ends = self.to_host if far_end.startswith(("Package", "NUMANode", "Machine")) else self.to_switch
-        ends[here] = ends.get(here, 0) + links
-
-    def join(self, pair: tuple[int, int], kind: str, value: int, links: int) -> None:
-        """Take in the value of a matrix for a pair of devices."""
-        if kind == "NVLinkBandwidth":
-            self.pairs[pair] = f"NV{links}"
-        elif kind == "XGMIBandwidth" or value == 1:
-            self.pairs[pair] = "XGMI"
-
-
-def _fast_links(root: Element, gpus: list[_Card]) -> tuple[dict[tuple[int, int], str], dict[int, int], bool]:
-    """Return the cells of device pairs, the links of devices to processors, and whether switches join."""
-    owner: dict[str, int] = {}
-    for index, card in enumerate(gpus):
-        for element in (card.element, *card.functions()):
-            owner[f"{element.get('type')}:{element.get('gp_index')}"] = index
-    found = _FastLinks()
-    for table in _tables(root):
-        kind, distances = table.get("name") or "", _distances(table)
-        if kind not in FAST_TABLES or distances is None:
-            continue
-        for a, first in enumerate(distances.objects):
-            for b, second in enumerate(distances.objects):
-                value = distances.between(a, b)
-                if a == b or value <= 0 or first not in owner:
-                    continue
-                links = max(1, round(value / _link_megabytes(gpus[owner[first]])))
-                if second in owner:
-                    found.join((owner[first], owner[second]), kind, value, links)
-                else:
-                    found.end_elsewhere(owner[first], second, links)
-    for a, links_a in found.to_switch.items():
-        for b, links_b in found.to_switch.items():
-            if a != b:
-                found.pairs.setdefault((a, b), f"NV{min(links_a, links_b)}")
-    return found.pairs, found.to_host, bool(found.to_switch)
-
-
-def _distances(table: Element) -> _Distances | None:
-    """Return a matrix; None when its parts do not fit together."""
-    default = table.get("type") or ""
-    objects = [
-        word if ":" in word else f"{default}:{word}"
-        for part in table.children
-        if part.tag == "indexes"
-        for word in part.text.split()
-    ]
-    words = [word for part in table.children if part.tag == "u64values" for word in part.text.split()]
-    if not objects or len(words) != len(objects) ** 2 or not all(re.fullmatch(r"\d{1,20}", w) for w in words):
-        return None
-    return _Distances(objects=objects, values=[int(word) for word in words])
+def _shows_links(root: Element, gpus: list[_Card]) -> bool:
+    """Tell whether the file would show NVLinks and xGMI: names tell that hwloc asked the vendor's library."""
+    if has_fast_tables(root):
+        return True
+    return any((f.get("name") or "").startswith(("nvml", "rsmi")) for gpu in gpus for f in gpu.functions())

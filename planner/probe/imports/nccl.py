@@ -8,23 +8,30 @@ gpu elements, and NVLink is then found by NCCL when it runs.
 from __future__ import annotations
 
 import re
-from collections import Counter
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 from planner.probe.host import format_cpu_list
 from planner.probe.identify import name_of_pci_id
-from planner.probe.imports.finish import finish
+from planner.probe.imports.finish import finish, switched_board
+from planner.probe.imports.nccl_links import GPU_CLASSES, GpuLinks, joined_pairs, read_links
 from planner.probe.imports.xml import Element
 from planner.probe.node import build_matrix
-from planner.probe.pci import AMAZON, AMD, distance, generation_of, link_bytes_per_second, normal_bus_id
+from planner.probe.pci import (
+    AMAZON,
+    AMD,
+    NVIDIA,
+    distance,
+    generation_of,
+    link_bytes_per_second,
+    normal_bus_id,
+)
 from profiles.errors import ConfigError
-from profiles.topology import NicKind, NodeDevice, NodeNic, NodeTopology, Problem
+from profiles.topology import NicKind, NodeDevice, NodeNic, NodeTopology
 
 ORIGIN = "NCCL topology file"
-GPU_CLASSES = ("0x0300", "0x0302", "0x0380", "0x1200")
+GPU_VENDORS = frozenset({NVIDIA, AMD})
 NIC_CLASS = "0x02"
-SWITCH_CLASS = "0x0680"
 LINK_RATE = {60: 20e9, 61: 20e9, 86: 14.0625e9, 100: 50e9, 103: 50e9}  # by sm; 25 GB/s in all others
 MAX_DEVICES = 512
 
@@ -39,11 +46,6 @@ class _Slot:
     cpus: str | None
     bus_id: str | None
     index: int = 0
-    links: Counter[str] = field(
-        default_factory=Counter
-    )  # NVLinks by the far end's bus id, or `switch`, `host`
-    switches: set[str | None] = field(default_factory=set)
-    xgmi: set[str] = field(default_factory=set)  # far ends of xGMI links
 
 
 def read_nccl(root: Element, *, name: str) -> NodeTopology:
@@ -59,18 +61,18 @@ def read_nccl(root: Element, *, name: str) -> NodeTopology:
     if len(gpus) + len(nics) > MAX_DEVICES:
         raise ConfigError(f"{name}: {len(gpus)} GPUs and {len(nics)} NICs are more than any node has")
     _number(gpus)
-    self_loops = sum(_read_links(gpu) for gpu in gpus)
-    seen = any(gpu.links or gpu.xgmi for gpu in gpus)
+    links = [read_links(gpu.element, gpu.bus_id) for gpu in gpus]
+    cells = joined_pairs(links)
     both = [*gpus, *nics]
 
     def relation(a: int, b: int) -> str:
-        cell = _joined(both[a], both[b]) if max(a, b) < len(gpus) else None
         numa = (both[a].numa, both[b].numa)
-        return cell or distance(both[a].path, both[b].path, numa=numa, switch_levels=1)
+        return cells.get((a, b)) or distance(both[a].path, both[b].path, numa=numa, switch_levels=1)
 
-    switches = set().union(*(gpu.switches for gpu in gpus))
+    switches = set().union(*(each.switches for each in links))
     fabric = f"{hosts} hosts of one file" if hosts > 1 and switches else None
-    devices = tuple(_device(gpu, fabric) for gpu in gpus)
+    devices = tuple(_device(gpu, each, fabric) for gpu, each in zip(gpus, links, strict=True))
+    seen = _shows_links(gpus, links, devices)
     ports = tuple(_nic(nic, i) for i, nic in enumerate(nics))
     node = NodeTopology(
         devices=devices,
@@ -80,11 +82,22 @@ def read_nccl(root: Element, *, name: str) -> NodeTopology:
         nvswitches=None if not seen or None in switches else len(switches),
         switched=bool(switches),
         links="seen" if seen else "unknown",
-        problems=_without_links(gpus),
-        notes=tuple(_notes(hosts, self_loops, seen, ports)),
+        notes=tuple(_notes(hosts, sum(each.to_itself for each in links), seen, ports)),
         origins={"devices": ORIGIN, "matrix": ORIGIN, "nics": ORIGIN},
     )
     return finish(node)
+
+
+def _shows_links(gpus: list[_Slot], links: list[GpuLinks], devices: tuple[NodeDevice, ...]) -> bool:
+    """Tell whether the file would show NVLinks and xGMI: some are there, or NCCL dumped it while it ran.
+
+    Only a dump gives GPUs a rank. Links that lead back to their own GPU stand for some that were not found,
+    and a board that has NVSwitches has links whatever the file says.
+    """
+    if any(each.nvlinks or each.to_host or each.xgmi for each in links):
+        return True
+    dumped = any((gpu := _child(slot.element, "gpu")) and gpu.get("rank") for slot in gpus)
+    return dumped and not any(each.to_itself for each in links) and switched_board(devices) is None
 
 
 def _notes(hosts: int, self_loops: int, seen: bool, ports: tuple[NodeNic, ...]) -> Iterator[str]:
@@ -130,7 +143,7 @@ def _slots(processors: list[Element]) -> tuple[list[_Slot], list[_Slot]]:
             )
             kind = (element.get("class") or "").lower()
             nets = [child for child in element.children if child.tag == "net"]
-            if element.tag == "pci" and (kind.startswith(GPU_CLASSES) or _child(element, "gpu")):
+            if element.tag == "pci" and _is_gpu(element, kind):
                 gpus.append(slot)
             elif nets:
                 # A nic element adds a level of its own below its PCI function.
@@ -141,7 +154,22 @@ def _slots(processors: list[Element]) -> tuple[list[_Slot], list[_Slot]]:
                 ]
             elif kind.startswith(NIC_CLASS) and not any(element.descendants("net")):
                 nics.append(slot)
-    return gpus, nics
+    ports = {nic.element.get("name") for nic in nics}
+    return gpus, [nic for nic in nics if not _is_merged(nic.element, ports)]
+
+
+def _is_gpu(element: Element, kind: str) -> bool:
+    """Tell a GPU that computes from the display chip of a board's management controller."""
+    if _child(element, "gpu"):
+        return True
+    vendor = (element.get("vendor") or "").lower().removeprefix("0x")
+    return kind.startswith(GPU_CLASSES) and (not vendor or vendor in GPU_VENDORS)
+
+
+def _is_merged(net: Element, ports: set[str | None]) -> bool:
+    """Tell a device that NCCL made of ports which are listed too, as mlx5_0+mlx5_1 of mlx5_0 and mlx5_1."""
+    parts = (net.get("name") or "").split("+")
+    return len(parts) > 1 and ports.issuperset(parts)
 
 
 def _affinity(mask: str) -> tuple[int, ...]:
@@ -173,62 +201,13 @@ def _number(gpus: list[_Slot]) -> None:
         gpu.index = index
 
 
-def _read_links(slot: _Slot) -> bool:
-    """Fill in the NVLinks and xGMI links of a GPU; tell whether one leads back to itself."""
-    loop = False
-    for link in slot.element.descendants():
-        if link.tag not in {"nvlink", "xgmi"}:
-            continue
-        count, target = link.number("count") or 0, normal_bus_id(link.get("target"))
-        kind = (link.get("tclass") or "").lower()
-        if not 0 < count <= 1000:
-            continue
-        if target is not None and target == slot.bus_id:
-            loop = True
-        elif link.tag == "xgmi":
-            slot.xgmi.add(target or "")
-        elif kind.startswith(SWITCH_CLASS):
-            slot.links["switch"] += count
-            # Switches that are not on this host's bus have no id, or one of all ones.
-            slot.switches.add(None if target is None or target.endswith(":ff:ff.0") else target)
-        elif kind.startswith(GPU_CLASSES) and target:
-            slot.links[target] += count
-        elif kind:
-            slot.links["host"] += count
-    return loop
-
-
-def _joined(first: _Slot, second: _Slot) -> str | None:
-    """Return the cell of two GPUs that links join, or None."""
-    if (second.bus_id or "?") in first.xgmi or (first.bus_id or "?") in second.xgmi:
-        return "XGMI"
-    direct = max(first.links.get(second.bus_id or "", 0), second.links.get(first.bus_id or "", 0))
-    links = direct or min(first.links["switch"], second.links["switch"])
-    return f"NV{links}" if links else None
-
-
-def _without_links(gpus: list[_Slot]) -> tuple[Problem, ...]:
-    """Return a problem for GPUs that no link leads from while their equals have some."""
-    usual = max(gpu.links.total() for gpu in gpus)
-    lonely = [gpu.index for gpu in gpus if not gpu.links.total()]
-    if not usual or not lonely:
-        return ()
-    message = f"GPU{', GPU'.join(map(str, lonely))} has no NVLink in this file; the others have {usual}"
-    return (
-        Problem(
-            name="dead-link", message=message, remedy="reset it, and check its NVLinks (nvidia-smi nvlink)"
-        ),
-    )
-
-
-def _device(slot: _Slot, fabric: str | None) -> NodeDevice:
+def _device(slot: _Slot, links: GpuLinks, fabric: str | None) -> NodeDevice:
     element, gpu = slot.element, _child(slot.element, "gpu")
     vendor, device = (element.get("vendor") or "").lower(), (element.get("device") or "").lower()
     pci_id = f"{vendor.removeprefix('0x')}:{device.removeprefix('0x')}" if vendor and device else None
     sm = gpu.number("sm") if gpu else None
-    links = sum(count for end, count in slot.links.items() if end != "host")
     width = element.number("link_width")
-    amd = vendor.removeprefix("0x") == AMD or bool(slot.xgmi)
+    amd = vendor.removeprefix("0x") == AMD or bool(links.xgmi)
     return NodeDevice(
         index=slot.index,
         vendor="amd" if amd else "nvidia",
@@ -239,9 +218,9 @@ def _device(slot: _Slot, fabric: str | None) -> NodeDevice:
         pcie_bytes_per_second=link_bytes_per_second(generation_of(element.get("link_speed")), width),
         numa_node=slot.numa,
         cpus=slot.cpus,
-        links=links or len(slot.xgmi) or None,
-        link_bytes_per_second=LINK_RATE.get(sm or 0, 25e9) if links else None,
-        host_links=slot.links["host"] or None,
+        links=links.nvlinks or links.xgmi.total() or None,
+        link_bytes_per_second=LINK_RATE.get(sm or 0, 25e9) if links.nvlinks else None,
+        host_links=links.to_host or None,
         fabric=fabric,
     )
 

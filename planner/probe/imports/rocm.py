@@ -6,14 +6,16 @@ import json
 import re
 
 from planner.probe.imports.finish import finish
+from planner.probe.order import xgmi_cell
 from profiles.errors import ConfigError
 from profiles.topology import NodeDevice, NodeTopology
 
 _TITLE = re.compile(r"=+\s*(.*?)\s*=+\s*$")
 _NUMA = re.compile(r"GPU(?:\[| )(\d{1,3})\]?\s*: \(Topology\) Numa Node: (\d{1,3})")
 _GPU = re.compile(r"GPU\d{1,3}")
-_PAIR = re.compile(r"\(topology\) (link type|hops) between drm devices (\d{1,3}) and (\d{1,3})")
+_PAIR = re.compile(r"\(topology\) (link type|hops|weight) between drm devices (\d{1,3}) and (\d{1,3})")
 MAX_DEVICES = 256
+XGMI_WEIGHT = 15  # of one xGMI link, in the kernel's measure of distance
 ORIGIN = "rocm-smi --showtopo"
 Table = dict[tuple[int, int], str]
 
@@ -40,6 +42,7 @@ def read_rocm(text: str, *, name: str) -> NodeTopology:
             f"{name}: no table `Link Type between two GPUs`; save the whole output of `rocm-smi --showtopo`"
         )
     hops, _ = _table(text, "Hops between two GPUs")
+    weights, _ = _table(text, "Weight between two GPUs")
     numa = {int(gpu): int(node) for gpu, node in _NUMA.findall(text)}
     notes = [f"the tables name neither devices nor NICs (source: {ORIGIN})"]
     if not numa:
@@ -53,7 +56,7 @@ def read_rocm(text: str, *, name: str) -> NodeTopology:
             return "X"
         kind = types.get((a, b)) or types.get((b, a)) or "?"
         if kind == "XGMI":
-            return "XGMI"
+            return xgmi_cell(hops=max(_xgmi_hops(hops, weights, pair) for pair in ((a, b), (b, a))))
         if kind != "PCIE":
             return "?"
         if a in numa and b in numa:
@@ -69,6 +72,13 @@ def read_rocm(text: str, *, name: str) -> NodeTopology:
         origins={"devices": ORIGIN, "matrix": ORIGIN},
     )
     return finish(node)
+
+
+def _xgmi_hops(hops: Table, weights: Table, pair: tuple[int, int]) -> int:
+    """Return the xGMI links in a row: as told, or by weight, since older tools tell one hop for all."""
+    told, weight = hops.get(pair, "1"), weights.get(pair, "15")
+    by_weight = int(weight) // XGMI_WEIGHT if weight in {"30", "45", "60"} else 1
+    return max(int(told) if re.fullmatch(r"[1-9]", told) else 1, by_weight)
 
 
 def _tables_of_json(text: str, name: str) -> str:
@@ -87,7 +97,7 @@ def _tables_of_json(text: str, name: str) -> str:
     ends = [int(end) for _, a, b in pairs for end in (a, b)] + [int(card[4:]) for card in cards]
     count = min(max(ends, default=-1) + 1, MAX_DEVICES)
     lines = []
-    for kind, title in (("link type", "Link Type"), ("hops", "Hops")):
+    for kind, title in (("link type", "Link Type"), ("hops", "Hops"), ("weight", "Weight")):
         lines += [f"= {title} between two GPUs =", " ".join(f"GPU{i}" for i in range(count))]
         for a in range(count):
             cells = [

@@ -76,7 +76,7 @@ def read_smi(text: str, *, name: str) -> NodeTopology:
     if not nics:
         notes.append("no NIC in the table; EFA and Ethernet devices never show there")
     if any(link_count(cell) for row in cells for cell in row):
-        notes.append("the table does not tell the version of NVLink; 25 GB/s a link and direction is assumed")
+        notes.append("the table does not tell the version of NVLink: the rate of a link is assumed")
     return finish(
         node.model_copy(
             update={"switched": switched, "nvswitches": None if switched else 0, "notes": tuple(notes)}
@@ -159,6 +159,8 @@ def _kind(nic: str) -> NicKind:
     """Return what a name tells of a NIC: the table does not say InfiniBand or RoCE of an mlx5."""
     if nic.startswith(("rdmap", "efa")):
         return "efa"
+    if nic.startswith("mlx5_bond"):
+        return "roce"  # only Ethernet ports can be bonded
     if nic.startswith("ib"):
         return "infiniband"
     if nic.startswith(("eth", "en")):

@@ -13,8 +13,8 @@ from planner.probe.sentence import describe_node
 NODES = "/sys/class/kfd/kfd/topology/nodes"
 
 
-def mi300x(tree, *, count=8, xgmi=True, compute_partition=None):
-    """Two processors as KFD nodes 0 and 1, then the devices, all joined by xGMI."""
+def mi300x(tree, *, count=8, xgmi=True, compute_partition=None, path=lambda a, b: (1, 1)):
+    """Two processors as KFD nodes 0 and 1, then the devices, all joined by xGMI in `path` (hops, links)."""
     tree.host(numa_nodes=2)
     for cpu in range(2):
         tree.write(f"{NODES}/{cpu}/properties", "cpu_cores_count 96\nsimd_count 0")
@@ -40,9 +40,10 @@ def mi300x(tree, *, count=8, xgmi=True, compute_partition=None):
             "domain 0\nmax_engine_clk_fcompute 2100\nunique_id 1234567890123456789\nhive_id 77",
         )
         tree.write(f"{node}/mem_banks/0/properties", "heap_type 1\nsize_in_bytes 206141652992")
-        links = [(i // 4, 2, 64000)] + [(2 + j, 11, 64000) for j in range(count) if j != i and xgmi]
-        for number, (to, kind, rate) in enumerate(links):
-            text = f"type {kind}\nnode_from {i + 2}\nnode_to {to}\nweight 15\nmax_bandwidth {rate}"
+        links = [(i // 4, 2, 1, 1)] + [(2 + j, 11, *path(i, j)) for j in range(count) if j != i and xgmi]
+        for number, (to, kind, hops, joined) in enumerate(links):
+            text = f"type {kind}\nnode_from {i + 2}\nnode_to {to}\nweight {15 * hops}\n"
+            text += f"max_bandwidth {64000 * joined}\nmin_bandwidth 64000"
             tree.write(f"{node}/io_links/{number}/properties", text)
 
 
@@ -67,6 +68,18 @@ def test_eight_mi300x(tree, sources):
     ]
     assert [device.numa_node for device in node.devices] == [0] * 4 + [1] * 4
     assert node.devices[0].bus_id == "0000:05:00.0"
+
+
+def test_devices_in_hops(tree, sources):
+    """Two links join 0 and 1, and 2 and 3; one joins 0 and 3, and 1 and 2; the others are two hops apart."""
+    apart = {(0, 1): (1, 2), (2, 3): (1, 2), (0, 3): (1, 1), (1, 2): (1, 1)}
+    mi300x(tree, count=4, path=lambda a, b: apart.get((min(a, b), max(a, b)), (2, 1)))
+    cluster = probe(sources=sources)
+    node = cluster.topology.node
+    assert node.matrix[0] == ("X", "XGMI2", "HOP2", "XGMI")
+    assert [(device.links, device.link_bytes_per_second) for device in node.devices] == [(3, 64e9)] * 4
+    # A pair has two links; a ring of four goes through the one link of a pair, in both directions.
+    assert [(link.span, link.bytes_per_second) for link in cluster.links[:-1]] == [(4, 2 * 64e9)]
 
 
 def test_without_xgmi_it_is_pcie(tree, sources):

@@ -91,7 +91,8 @@ def test_interleaved_sockets_are_put_in_order():
 
 
 @pytest.mark.parametrize(
-    ("cell", "count"), [("NV12", 12), ("XGMI", 1), ("PIX", 0), ("NV", 1), ("?", 0), ("X", 0)]
+    ("cell", "count"),
+    [("NV12", 12), ("XGMI", 1), ("XGMI4", 4), ("HOP2", 0), ("PIX", 0), ("NV", 1), ("?", 0), ("X", 0)],
 )
 def test_links_of_a_cell(cell, count):
     assert link_count(cell) == count

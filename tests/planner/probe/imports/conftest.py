@@ -71,7 +71,13 @@ def switch(bus: str, *inside: str) -> str:
     return f'<pci busid="{bus}" class="0x060400" link_width="16">{"".join(inside)}</pci>'
 
 
-def rocm_tables(cells: Sequence[Sequence[str]], *, numa: Sequence[int] = (), hops: str = "1") -> str:
+def rocm_tables(
+    cells: Sequence[Sequence[str]],
+    *,
+    numa: Sequence[int] = (),
+    hops: str = "1",
+    weight: Callable[[int, int], int] = lambda i, j: 15,
+) -> str:
     """What `rocm-smi --showtopo` prints."""
     names = [f"GPU{i}" for i in range(len(cells))]
 
@@ -82,7 +88,8 @@ def rocm_tables(cells: Sequence[Sequence[str]], *, numa: Sequence[int] = (), hop
         ]
         return "\n".join([f"{f' {title} ':=^80}", head, *rows, ""])
 
-    text = table("Hops between two GPUs", lambda i, j: "0" if i == j else hops)
+    text = table("Weight between two GPUs", lambda i, j: "0" if i == j else str(weight(i, j)))
+    text += "\n" + table("Hops between two GPUs", lambda i, j: "0" if i == j else hops)
     text += "\n" + table("Link Type between two GPUs", lambda i, j: "0" if i == j else cells[i][j])
     text += f"\n{' Numa Nodes ':=^80}\n"
     text += "".join(f"GPU[{i}]\t\t: (Topology) Numa Node: {n}\n" for i, n in enumerate(numa))
@@ -161,6 +168,14 @@ def published() -> Path:
     if not (PUBLISHED / "INDEX.yaml").exists():
         pytest.skip(f"{PUBLISHED} is not here")
     return PUBLISHED
+
+
+@pytest.fixture(scope="session")
+def mi250x() -> dict[tuple[int, int], int]:
+    """The xGMI links of a node of eight MI250X dies."""
+    four, two = [(0, 1), (2, 3), (4, 5), (6, 7)], [(0, 6), (1, 3), (2, 4), (5, 7)]
+    one = [(0, 2), (1, 5), (3, 7), (4, 6)]
+    return dict.fromkeys(four, 4) | dict.fromkeys(two, 2) | dict.fromkeys(one, 1)
 
 
 @pytest.fixture(scope="session")

@@ -151,10 +151,68 @@ def test_gpu_without_any_link_is_named(write):
         for i in range(3)
     ]
     node = read(write.nccl(cpus=["".join(gpus)]))
-    assert [problem.message for problem in node.problems] == [
-        "GPU1 has no NVLink in this file; the others have 18"
-    ]
+    assert [problem.message for problem in node.problems] == ["GPU1 has no NVLinks; others have 18"]
     assert node.relation(0, 1) == "PHB"
+    assert "tp 1 on all 3" in describe_node(node)
+
+
+def test_gpu_with_fewer_links_is_named(write):
+    text = hgx(write).replace('count="5"', 'count="3"', 1)
+    assert [problem.message for problem in read(text).problems] == ["GPU0 has 16 NVLinks; others have 18"]
+
+
+def test_links_to_the_processor_of_a_superchip(write):
+    chip = write.gpu("0009:01:00.0", dev=0, device="0x2342").replace(
+        "></gpu>", '><c2c bw="449988" count="1"/></gpu>'
+    )
+    node = read(write.nccl(cpus=[chip]))
+    assert node.devices[0].host_links == 1
+    assert describe_node(node).startswith("1 × GH200, single device with links to the processor")
+
+
+def test_dump_of_a_running_job_without_links_has_none(write):
+    """NCCL writes what it found, ranks included; a file that a cloud ships has no ranks, and cannot know."""
+    gpus = "".join(write.gpu(f"000{i}:01:00.0", dev=i, device="0x2684", sm=89) for i in range(2))
+    assert "PCIe only (no NVLink seen)" in describe_node(read(write.nccl(cpus=[gpus])))
+    shipped = gpus.replace(' rank="0"', "").replace(' rank="1"', "")
+    assert "NVLink not in this file" in describe_node(read(write.nccl(cpus=[shipped])))
+
+
+def test_display_chip_of_the_board_is_no_device(write):
+    chip = '<pci busid="0000:03:00.0" class="0x030000" vendor="0x1a03" device="0x2000"/>'
+    assert len(read(write.nccl(cpus=[write.gpu("0000:01:00.0", dev=0) + chip])).devices) == 1
+
+
+def test_merged_ports_count_once(write):
+    """NCCL joins the ports of a card to one device, and lists them all."""
+    nic = write.nic("0000:02:00.0", "mlx5_0", speed=200000)
+    second = '<net name="mlx5_1" dev="1" speed="200000"/>'
+    both = '<net name="mlx5_0+mlx5_1" dev="2" speed="400000"/>'
+    gpu = write.gpu("0000:01:00.0", dev=0)
+    node = read(write.nccl(cpus=[gpu + nic.replace("</nic>", f"{second}{both}</nic>")]))
+    assert [port.name for port in node.nics] == ["mlx5_0", "mlx5_1"]
+    alone = read(write.nccl(cpus=[gpu + nic.replace('"mlx5_0"', '"mlx5_0+mlx5_1"')]))
+    assert [port.name for port in alone.nics] == ["mlx5_0+mlx5_1"]
+
+
+def test_dies_of_mi250x(write, mi250x):
+    """Pairs of dies share four links; other dies are reached over one or two, or through another die."""
+
+    def board(i):
+        links = "".join(
+            f'<xgmi target="000{sum(pair) - i}:00:00.0" count="{n}"/>'
+            for pair, n in mi250x.items()
+            if i in pair
+        )
+        gpu = f'<gpu dev="{i}" gcn="gfx90a" rank="{i}">{links}</gpu>'
+        return f'<pci busid="000{i}:00:00.0" class="0x038000" vendor="0x1002" device="0x7408">{gpu}</pci>'
+
+    node = read(write.nccl(cpus=["".join(map(board, range(8)))]))
+    assert [node.relation(0, i) for i in range(1, 8)] == ["XGMI4", "XGMI", *["HOP2"] * 3, "XGMI2", "HOP2"]
+    assert "8 × MI250X, xGMI in up to 2 hops (7 links per device)" in describe_node(node)
+    rates = [(link.span, link.bytes_per_second) for link in cluster_of(node).links[:-1]]
+    # A pair has its four links. A ring of four dies leaves each over one link and enters over another, twice.
+    assert rates == [(2, 4 * 50e9), (4, 2 * 50e9), (8, 6 * 50e9)]
 
 
 def test_xgmi_of_rccl(write):

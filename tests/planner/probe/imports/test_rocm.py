@@ -27,6 +27,26 @@ def test_all_to_all_xgmi(write):
     ]
 
 
+def test_ring_of_dies_is_told_by_weight(write):
+    """Older tools tell one hop for every pair that xGMI joins; the weight counts 15 for each."""
+    text = write.rocm([["XGMI"] * 8] * 8, weight=lambda a, b: 15 * min((a - b) % 8, (b - a) % 8))
+    node = read_rocm(text, name="dump")
+    assert node.matrix[0] == ("X", "XGMI", "HOP2", "HOP3", "HOP4", "HOP3", "HOP2", "XGMI")
+    assert "8 × GPU, xGMI in up to 4 hops (2 links per device)" in describe_node(node)
+    cluster = cluster_of(node)
+    assert cluster.device.name == "mi250x"
+    # Neighbours share a link, and so do four in a row; the ring of all uses both links of each.
+    assert [(c.kind, c.span, c.bytes_per_second) for c in cluster.links[:2]] == [
+        ("xgmi", 4, 50e9),
+        ("xgmi", 8, 100e9),
+    ]
+
+
+def test_hops_that_are_told_count(write):
+    node = read_rocm(write.rocm([["XGMI"] * 2] * 2, hops="2"), name="dump")
+    assert node.relation(0, 1) == "HOP2"
+
+
 def test_pcie_only_by_numa(write):
     node = read_rocm(write.rocm([["PCIE"] * 4] * 4, numa=[0, 0, 1, 1], hops="3"), name="dump")
     assert node.relation(0, 1) == "NODE"

@@ -78,6 +78,41 @@ def test_table_that_is_cut_off_is_completed_by_symmetry(write):
     assert any("cut off" in note for note in node.notes)
 
 
+def test_device_out_of_the_fabric_is_named(write):
+    """Seven devices have more links than ports, so switches join them; the eighth has fallen out."""
+    text = write.smi(
+        EIGHT, lambda a, b: "SYS" if "GPU5" in (a, b) else "NV18", {n: halves(n) for n in EIGHT}, tabs=True
+    )
+    node = read_smi(text, name="dump")
+    assert node.switched
+    assert [problem.message for problem in node.problems] == ["GPU5 has no NVLinks; others have 18"]
+    assert describe_node(node).endswith("more with some of them left out")
+    assert cluster_of(node).device.name == "h100-sxm5-80gb"
+
+
+def test_dead_link_of_a_cube_mesh_is_named(write, cube_mesh):
+    links = {pair: n for pair, n in cube_mesh.items() if pair != (2, 6)}
+
+    def cell(a, b):
+        return f"NV{links[pair]}" if (pair := tuple(sorted((int(a[3:]), int(b[3:]))))) in links else "SYS"
+
+    node = read_smi(write.smi(EIGHT, cell, {}, tabs=True), name="dump")
+    assert [p.message for p in node.problems] == [f"GPU{i} has 5 NVLinks; others have 6" for i in (2, 6)]
+    assert "NVLink mesh (5–6 links per device), not between all pairs" in describe_node(node)
+
+
+def test_rate_of_a_link_follows_the_device_that_the_user_names(write):
+    node = read_smi(write.smi(EIGHT, lambda a, b: "NV18", {}, tabs=True), name="dump")
+    assert cluster_of(node, device="b200").links[0].bytes_per_second == 18 * 50e9
+    assert cluster_of(node, device="h200-sxm-141gb").links[0].bytes_per_second == 18 * 25e9
+
+
+def test_bonded_ports_are_ethernet(write):
+    text = write.smi(["GPU0", "NIC0", "NIC1"], lambda a, b: "PIX", {}, tabs=True)
+    text += "\nNIC Legend:\n\n  NIC0: mlx5_bond_0\n  NIC1: mlx5_1\n"
+    assert [nic.kind for nic in read_smi(text, name="dump").nics] == ["roce", "unknown"]
+
+
 def test_odd_bridge_is_reported(write):
     node = read_smi(write.smi(["GPU0", "GPU1"], lambda a, b: "NV3", {}, tabs=True), name="dump")
     assert [problem.name for problem in node.problems] == ["dead-link"]
