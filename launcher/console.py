@@ -37,6 +37,11 @@ def _console(*, stderr: bool) -> Console:
     return Console(stderr=stderr, width=width, highlight=False, soft_wrap=False, emoji=False)
 
 
+def counted(number: int, one: str, many: str = "") -> str:
+    """Return "1 rank" or "2 ranks"."""
+    return f"{number} {one if number == 1 else many or one + 's'}"
+
+
 def table(title: str | None = None) -> Table:
     """Return an empty table in the house style."""
     from rich import box  # noqa: PLC0415 (start-up time)

@@ -8,6 +8,15 @@ from typing import Annotated
 
 import typer
 
+from profiles.errors import ConfigError
+
+# Of each group a command takes one at most: they show different things, or write the same place.
+_EXCLUSIVE = (
+    ("--frontier", "--heatmap", "--measure", "--csv"),
+    ("--json", "--csv"),
+    ("--trace", "--frontier", "--heatmap"),
+)
+
 
 @dataclass(frozen=True, kw_only=True)
 class Numbers:
@@ -42,7 +51,10 @@ class Output:
     """What is shown, and what is written."""
 
     frontier: Annotated[
-        bool, typer.Option("--frontier", help="Bubble against memory limit, for auto and all families.")
+        bool,
+        typer.Option(
+            "--frontier", help="Least bubble for each memory limit, beside the named families or all."
+        ),
     ] = False
     heatmap: Annotated[
         bool, typer.Option("--heatmap", help="Bubble fraction over ranks and microbatches.")
@@ -62,3 +74,22 @@ class Output:
         Path | None, typer.Option(help="Write the timelines, frontier or heat map as a picture.")
     ] = None
     trace: Annotated[Path | None, typer.Option(help="Write a Chrome/Perfetto trace.")] = None
+
+    def __post_init__(self) -> None:
+        """Refuse two options of which only one would be heeded.
+
+        Raises:
+            ConfigError: naming both.
+        """
+        given = {
+            "--frontier": self.frontier,
+            "--heatmap": self.heatmap,
+            "--measure": self.measure,
+            "--json": self.json,
+            "--csv": self.csv,
+            "--trace": self.trace is not None,
+        }
+        for group in _EXCLUSIVE:
+            first, *others = [option for option in group if given[option]] or [""]
+            if others:
+                raise ConfigError(f"{first} and {others[0]} exclude each other; leave one of them out")

@@ -12,6 +12,7 @@ from planner.schedules import ParsedSchedule, StageTimes, parse_schedule
 from profiles.errors import ConfigError
 
 _KINDS = ("F", "I", "W", "B", "U")
+_MOST = 1e15  # sums of so many seconds, or bytes, still fit a float with room to spare
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -67,29 +68,35 @@ def parse_durations(times: str, comm: str) -> Durations:
         ConfigError: naming the option and what it takes.
     """
     kinds: dict[str, tuple[float, ...]] = {"F": (1.0,), "I": (1.0,), "W": (1.0,)}
-    for key, text in _pairs(times, "--times", "F=1,I=1,W=1"):
+    for key, text in _pairs(times, "--times", "F=1,I=1,W=1").items():
         if key not in _KINDS:
             raise ConfigError(f"--times {key}: unknown; use F, I, W, and B or U where they differ")
         kinds[key] = tuple(_number(part, f"--times {key}") for part in text.split(":"))
     if "=" not in comm:
         return Durations(kinds=kinds, latency=_number(comm, "--comm"))
-    given = {key: _number(text, f"--comm {key}") for key, text in _pairs(comm, "--comm", "0.1")}
+    given = {key: _number(text, f"--comm {key}") for key, text in _pairs(comm, "--comm", "0.1").items()}
     unknown = sorted(set(given) - {"latency", "bytes", "bandwidth"})
     if unknown:
         raise ConfigError(f"--comm {unknown[0]}: unknown; use latency, bytes and bandwidth, or one number")
     if ("bytes" in given) != ("bandwidth" in given) or given.get("bandwidth") == 0:
         raise ConfigError("--comm: bytes and bandwidth (not 0) go together")
     wire = given["bytes"] / given["bandwidth"] if "bytes" in given else 0.0
+    if wire > _MOST:
+        raise ConfigError(f"--comm: bytes / bandwidth are {wire:.4g} seconds, more than {_MOST:.4g}")
     return Durations(kinds=kinds, latency=given.get("latency", 0.0), wire=wire)
 
 
-def _pairs(text: str, option: str, example: str) -> list[tuple[str, str]]:
-    pairs = []
+def _pairs(text: str, option: str, example: str) -> dict[str, str]:
+    pairs: dict[str, str] = {}
     for part in filter(None, (part.strip() for part in text.split(","))):
         key, equals, value = part.partition("=")
         if not equals:
             raise ConfigError(f"{option} '{part}': expected something like {example}")
-        pairs.append((key.strip(), value.strip()))
+        if key.strip() in pairs:
+            raise ConfigError(f"{option} {key.strip()}: given twice; lists have colons, as in F=1:2:1:1")
+        pairs[key.strip()] = value.strip()
+    if not pairs:
+        raise ConfigError(f"{option} '{text}': expected something like {example}")
     return pairs
 
 
@@ -98,9 +105,27 @@ def _number(text: str, option: str) -> float:
         value = float(text)
     except ValueError:
         value = math.nan
-    if not math.isfinite(value) or value < 0:
+    if not 0 <= value < math.inf:
         raise ConfigError(f"{option}: '{text}' is not a number of at least 0")
+    if value > _MOST:
+        raise ConfigError(f"{option}: '{text}' is more than {_MOST:.4g}")
     return value
+
+
+def parse_names(arguments: Sequence[str]) -> list[str]:
+    """Return the families and files named, several in one argument with commas between them.
+
+    Raises:
+        ConfigError: when there is none.
+    """
+    names: list[str] = []
+    for argument in arguments:
+        # A file's name may contain commas.
+        whole = looks_like_file(argument) and Path(argument).exists()
+        names += [argument] if whole else filter(None, map(str.strip, argument.split(",")))
+    if not names:
+        raise ConfigError("which schedule? for example: cuboid schedule 1f1b --stages 4 --microbatches 8")
+    return names
 
 
 def looks_like_file(name: str) -> bool:

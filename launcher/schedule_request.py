@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import math
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
@@ -85,6 +86,22 @@ class ScheduleRequest:
     blocking: bool
     memory_limit: float | None
 
+    def require_possible(self, names: Sequence[str]) -> None:
+        """Refuse numbers that no schedule can have, or that none of `names` would heed.
+
+        Raises:
+            ConfigError: naming the option.
+        """
+        limit = self.memory_limit
+        if limit is not None and not 0 < limit < math.inf:
+            raise ConfigError(f"--memory-limit: {limit:g} is not a number above 0; leave it out for no limit")
+        families = [find_family(name) for name in names if not looks_like_file(name)]
+        if self.steps > 1 and all(family.flush for family in families):
+            raise ConfigError(
+                f"--steps {self.steps}: steps of {', '.join(names)} do not overlap, each ends before the next"
+                " begins; leave --steps out, or name pipedream or pipedream-2bw"
+            )
+
     def timeline(self, name: str) -> Timeline:
         """Build (or read and prove) one schedule and simulate it.
 
@@ -122,11 +139,12 @@ class ScheduleRequest:
         if looks_like_file(name):
             parsed = read_schedule(name)
             check_parsed(parsed)
+            self._require_numbers(name, parsed.schedule)
             return parsed.schedule
         ranks, microbatches = self.numbers(name)
         family = find_family(name)
         if family is AUTO:
-            return auto(self._problem(self.memory_limit))
+            return self._auto(self.memory_limit)
         return build(
             name,
             ranks=ranks,
@@ -134,6 +152,33 @@ class ScheduleRequest:
             chunks=self.chunks,
             steps=1 if family.flush else self.steps,
         )
+
+    def _require_numbers(self, name: str, schedule: Schedule) -> None:
+        """Refuse a file for other numbers than the options say."""
+        for option, wanted, found in (
+            ("--stages", self.ranks, schedule.ranks),
+            ("--chunks", self.chunks, schedule.chunks),
+            ("--microbatches", self.microbatches, schedule.microbatches if schedule.flush else None),
+        ):
+            if wanted is not None and found is not None and wanted != found:
+                raise ConfigError(f"{name} is for {option} {found}, not {wanted}; leave {option} out")
+
+    def _auto(self, memory_limit: float | None, *, effort: int | None = None) -> Schedule:
+        """Return the best schedule found, with less effort where that is given."""
+        problem = self._problem(memory_limit)
+        found = auto(problem) if effort is None else auto(problem, effort=effort)
+        if not self.blocking:
+            return found
+        # The search lets sends be buffered. When they block, a family may suit better than what it found.
+        options = [found]
+        for family in FAMILIES:
+            try:
+                schedule = self._schedule(family.name) if family.flush else found
+            except ScheduleError:
+                continue  # not with these numbers
+            if problem.keeps_limit(schedule):
+                options.append(replace(schedule, name=found.name))
+        return min(options, key=lambda each: simulate(each, self.times(each), blocking=True).cycle)
 
     def _problem(self, memory_limit: float | None) -> Problem:
         ranks, microbatches = self.numbers("auto")
@@ -145,17 +190,28 @@ class ScheduleRequest:
             memory_limit=memory_limit,
         )
 
-    def frontier(self) -> Frontier:
-        """Return the least bubble for memory limits from one microbatch up, and where the families lie."""
+    def frontier(self, names: Sequence[str]) -> Frontier:
+        """Return the least bubble for memory limits from one microbatch up, and where the families lie.
+
+        The families are those of `names`, all of them where `names` is auto alone.
+
+        Raises:
+            ConfigError: for a file, or an asynchronous family, whose steps overlap.
+        """
         ranks, microbatches = self.numbers("auto")
-        families = [point for point in map(self._point, FAMILIES) if point is not None]
+        named = [_on_the_frontier(name) for name in names if name != AUTO.name]
+        families = [point for point in map(self._point, named or FAMILIES) if point is not None]
         limits = {1.0, ranks / 4, ranks / 3, ranks / 2, 0.75 * ranks, ranks, 1.5 * ranks, 2.0 * ranks - 1}
         limits = {math.ceil(limit * 2) / 2 for limit in limits} | {family.peak for family in families}
         points: list[Point] = []
         best: Timeline | None = None
-        for limit in sorted(limit for limit in limits if 1 <= limit <= microbatches):
-            schedule = auto(self._problem(limit), effort=_FRONTIER_EFFORT)
-            timeline = simulate(schedule, self.times(schedule))
+        most = float(microbatches)
+        if self.memory_limit is not None:
+            most = min(most, self.memory_limit)
+            limits.add(most)
+        for limit in sorted(limit for limit in limits if 1 <= limit <= most) or [most]:
+            schedule = self._auto(limit, effort=_FRONTIER_EFFORT)
+            timeline = simulate(schedule, self.times(schedule), blocking=self.blocking)
             if best is None or timeline.cycle < best.cycle * (1 - 1e-9):
                 best = timeline
             points.append(Point.of("auto", best, limit))
@@ -171,7 +227,17 @@ class ScheduleRequest:
         return Point.of(family.name, timeline, max(timeline.peak_activations))
 
     def heatmap(self, name: str) -> dict[tuple[int, int], float | None]:
-        """Return (ranks, microbatches) → bubble fraction up to the given numbers; None if impossible."""
+        """Return (ranks, microbatches) → bubble fraction up to the given numbers; None if impossible.
+
+        Raises:
+            ConfigError: for a file, and for times given per rank: the map has other numbers of ranks too.
+        """
+        if looks_like_file(name):
+            raise ConfigError(f"--heatmap builds schedules of many sizes, {name} has one; name a family")
+        if any(len(values) > 1 for values in self.durations.kinds.values()):
+            raise ConfigError(
+                "--heatmap has many numbers of ranks; give --times one value for F, I and W each"
+            )
         ranks, microbatches = self.numbers(name)
         cells: dict[tuple[int, int], float | None] = {}
         for p, m in itertools.product(_doubling(ranks), _doubling(microbatches)):
@@ -190,11 +256,22 @@ class ScheduleRequest:
         return self.ranks, self.microbatches
 
 
+def _on_the_frontier(name: str) -> Family:
+    """Return the family called `name`, which has a place on the plane of memory and bubble."""
+    if looks_like_file(name):
+        raise ConfigError(f"--frontier compares families, {name} is a file; name families, or auto for all")
+    family = find_family(name)
+    if not family.flush:
+        raise ConfigError(f"--frontier is for one step, and steps of {name} overlap; leave {name} out")
+    return family
+
+
 def _check_limit(schedule: Schedule, limit: float) -> None:
     peaks = peak_activations(schedule)
     worst = max(range(len(peaks)), key=peaks.__getitem__)
     if peaks[worst] > limit + 1e-9:
+        instead = "" if limit < 1 else ", or use auto, which keeps to it"
         raise InfeasibleError(
             f"{schedule.name}: rank {worst} holds {peaks[worst]:.4g} microbatches, the limit is {limit:.4g};"
-            " raise --memory-limit, or use auto, which keeps to it"
+            f" raise --memory-limit{instead}"
         )

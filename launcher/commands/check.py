@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from launcher.console import print_json, stdout_console
+from launcher.console import counted, print_json, stdout_console
 
 
 def check(
@@ -59,10 +59,10 @@ def check(
         )
         return
     out = stdout_console()
-    count = sum(map(len, schedule.actions))
     out.print(
-        f"[green]proved[/]: {schedule.ranks} ranks, {schedule.stages} stages,"
-        f" {schedule.microbatches} microbatches, {count} actions"
+        f"[green]proved[/]: {counted(schedule.ranks, 'rank')}, {counted(schedule.stages, 'stage')},"
+        f" {counted(schedule.microbatches, 'microbatch', 'microbatches')},"
+        f" {counted(sum(map(len, schedule.actions)), 'action')}"
     )
     out.print("every microbatch once through every stage, in order, each cell on its rank")
     out.print("messages alike at both ends; no deadlock with blocking sends and no buffers")

@@ -37,14 +37,19 @@ def schedule(
     Families: naive, gpipe, 1f1b, interleaved-1f1b, looped-bfs, zb-h1, zb-h2, zb-v, v-half, v-min, dualpipe-v,
     pipedream, pipedream-2bw, and auto, which is found for the given times and memory limit.
 
+    Cycle: the longest span of one rank, first action to last; what a step costs when steps follow each other
+    without a barrier. Bubble: the share of the cycle in which ranks do not compute. Peak: most microbatches
+    held, from F to the end of B or W, through all of a rank's layers.
+
     Example: cuboid schedule 1f1b,zb-h1,zb-v --stages 4 --microbatches 8 --svg schedules.svg
     """
-    wanted = [name for argument in names for name in argument.split(",") if name]
+    from launcher.schedule_options import parse_names  # noqa: PLC0415 (start-up time of --help)
+
+    wanted = parse_names(names)
     request = _request(numbers, measure=output.measure)
-    if not wanted:
-        raise ConfigError("which schedule? for example: cuboid schedule 1f1b --stages 4 --microbatches 8")
+    request.require_possible(wanted)
     if output.frontier:
-        _frontier(request, output)
+        _frontier(request, wanted, output)
         return
     if output.heatmap:
         _heatmap(request, wanted, output)
@@ -69,7 +74,8 @@ def _request(numbers: Numbers, *, measure: bool) -> ScheduleRequest:
     from launcher.schedule_options import parse_durations  # noqa: PLC0415 (start-up time of --help)
     from launcher.schedule_request import ScheduleRequest  # noqa: PLC0415
 
-    times = numbers.times or ("F=0.02,I=0.02,W=0.02" if measure else "F=1,I=1,W=1")
+    usual = "F=0.02,I=0.02,W=0.02" if measure else "F=1,I=1,W=1"
+    times = usual if numbers.times is None else numbers.times
     return ScheduleRequest(
         ranks=numbers.stages,
         microbatches=numbers.microbatches,
@@ -118,11 +124,11 @@ def _only(timelines: list[Timeline], option: str) -> Timeline:
     return timelines[0]
 
 
-def _frontier(request: ScheduleRequest, output: Output) -> None:
+def _frontier(request: ScheduleRequest, names: list[str], output: Output) -> None:
     from launcher.drawing.frontier_svg import frontier_svg  # noqa: PLC0415 (start-up time of --help)
     from launcher.schedule_views import print_frontier  # noqa: PLC0415
 
-    found = request.frontier()
+    found = request.frontier(names)
     if output.svg is not None:
         _save(output.svg, frontier_svg(found.searched, found.families))
     if output.json:

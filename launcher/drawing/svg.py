@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from html import escape
 
+from launcher.console import counted
 from launcher.drawing.palette import NAMES, colour
 from planner.schedules import Kind, Timeline
 
@@ -40,14 +41,15 @@ def svg(timelines: Sequence[Timeline]) -> str:
 def _panel(timeline: Timeline, top: float, row: float, scale: float) -> Iterator[str]:
     schedule = timeline.schedule
     title = (
-        f"{schedule.name} · {schedule.ranks} ranks · {schedule.microbatches} microbatches"
+        f"{schedule.name} · {counted(schedule.ranks, 'rank')}"
+        f" · {counted(schedule.microbatches, 'microbatch', 'microbatches')}"
         f" · cycle {timeline.cycle:.6g} · bubble {timeline.bubble_fraction:.1%}"
         f" · peak {max(timeline.peak_activations):.4g}"
     )
     yield f'<text class="t" x="{_LEFT}" y="{top + 16:.1f}">{escape(title)}</text>'
     body = top + _TITLE
     end = _LEFT + timeline.makespan * scale
-    yield f'<text class="d" x="{end + 10:.1f}" y="{top + 24:.1f}">busy   peak</text>'
+    yield _beside(end, top + 24, "busy", "peak")
     for rank in range(schedule.ranks):
         y = body + rank * row
         yield (
@@ -57,15 +59,20 @@ def _panel(timeline: Timeline, top: float, row: float, scale: float) -> Iterator
             middle = y + row / 2 + 3
             share = timeline.busy[rank] / timeline.cycle if timeline.cycle else 0.0
             yield f'<text x="{_LEFT - 8}" y="{middle:.1f}" text-anchor="end">rank {rank}</text>'
-            yield (
-                f'<text class="d" x="{end + 10:.1f}" y="{middle:.1f}">{share:.0%}'
-                f"   {timeline.peak_activations[rank]:.3g}</text>"
-            )
+            yield _beside(end, middle, f"{share:.0%}", f"{timeline.peak_activations[rank]:.3g}")
     if sum(map(len, schedule.actions)) > _MOST_CELLS:
         yield from _paths(timeline, body, row, scale)
     else:
         yield from _cells(timeline, body, row, scale)
     yield from _axis(timeline, body + row * schedule.ranks, scale)
+
+
+def _beside(end: float, y: float, busy: str, peak: str) -> str:
+    """Two columns of text to the right of a row."""
+    return (
+        f'<text class="d" x="{end + 42:.1f}" y="{y:.1f}" text-anchor="end">{busy}</text>'
+        f'<text class="d" x="{end + 76:.1f}" y="{y:.1f}" text-anchor="end">{peak}</text>'
+    )
 
 
 def _cells(timeline: Timeline, body: float, row: float, scale: float) -> Iterator[str]:

@@ -53,17 +53,17 @@ def column_seconds(timelines: Sequence[Timeline], *, width: int) -> float:
     """
     columns = width - max(map(_label_width, timelines))
     span = max(timeline.makespan for timeline in timelines)
-    durations: set[float] = set()
+    shares: set[float] = set()  # of the span, so that the unit of time does not matter
     for duration in _durations(timelines):
         if duration < span / columns * (1 - 1e-9):
             return span / columns
-        durations.add(round(duration, 12))
-    if not durations:
+        shares.add(round(duration / span, 12))
+    if not shares:
         return 0.0
-    shortest = min(durations)
-    whole = int(columns * shortest / span + 1e-9)
-    regular = all(abs(value / shortest - round(value / shortest)) < 1e-6 for value in durations)
-    return shortest / whole if whole and regular else span / columns
+    shortest = min(shares)
+    whole = int(columns * shortest + 1e-9)
+    regular = all(abs(share / shortest - round(share / shortest)) < 1e-6 for share in shares)
+    return span * shortest / whole if whole and regular else span / columns
 
 
 def _durations(timelines: Sequence[Timeline]) -> Iterator[float]:

@@ -60,7 +60,9 @@ def check_cells(schedule: Schedule) -> None:
         ScheduleRefused: at the first broken rule, with rank, position and cell.
     """
     _check_placement(schedule)
-    if _cells_are_right(schedule):
+    # With fewer cells than forwards some F is missing, and what the file claims need not fit into memory.
+    enough = schedule.stages * schedule.microbatches <= sum(map(len, schedule.actions))
+    if enough and _cells_are_right(schedule):
         return
     # Cells on the wrong rank first: what they lack elsewhere only follows from that.
     for rank, actions in enumerate(schedule.actions):
@@ -161,7 +163,8 @@ def _check_placement(schedule: Schedule) -> None:
         if counts[rank] * ranks != len(placement):
             raise ScheduleRefused(
                 "placement",
-                f"holds {counts[rank]} of {len(placement)} stages; every rank must hold the same number",
+                f"holds {counts[rank]} of the {len(placement)} stages on {ranks} ranks; every rank must hold"
+                " the same number",
                 rank=rank,
             )
 
@@ -228,8 +231,10 @@ def check_times(timeline: Timeline) -> None:
             start, end = timeline.starts[rank][position], timeline.ends[rank][position]
             source = stage - 1 if kind == _F else stage + 1
             ready = ends.get((kind == _F, source, microbatch), free) if kind in (_F, _B, _I) else free
+            message = "" if end >= start else f"{action} ends at {end:.6g}, before it starts at {start:.6g}"
             for bound, what in ((free, "the cell before it ends"), (ready, f"stage {source} is done")):
-                if start < bound - slack or end < start:
+                if not message and start < bound - slack:
                     message = f"{action} starts at {start:.6g}, before {what} at {bound:.6g}"
-                    raise ScheduleRefused("times", message, cell=action, rank=rank, position=position)
+            if message:
+                raise ScheduleRefused("times", message, cell=action, rank=rank, position=position)
             free = end

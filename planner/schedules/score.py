@@ -9,4 +9,9 @@ Score = tuple[float, float, float]
 
 def score_of(timeline: Timeline) -> Score:
     """Return what is minimised: the cycle, then all spans together, then the makespan (rounding aside)."""
-    return round(timeline.cycle, 9), round(sum(timeline.spans), 9), round(timeline.makespan, 9)
+    return rounded(timeline.cycle), rounded(sum(timeline.spans)), rounded(timeline.makespan)
+
+
+def rounded(seconds: float) -> float:
+    """Return 12 significant digits, so that rounding decides nothing, whatever the unit of time."""
+    return float(f"{seconds:.12g}")

@@ -14,7 +14,7 @@ import io
 import json
 import re
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -22,10 +22,13 @@ from planner.schedules.action import Action, Kind, Schedule
 from planner.schedules.lower import LoweredAction, LoweredSchedule, message_of
 from planner.schedules.timeline import Timeline
 from planner.schedules.versions import forward_versions, weight_versions
-from profiles.documents import Record, parse_yaml, validate
+from profiles.documents import Record, validate
 from profiles.errors import ConfigError, FieldError
 
-_CELL = re.compile(r"(\d+)(SEND_F|RECV_F|SEND_B|RECV_B|REDUCE_GRAD|UNSHARD|RESHARD|REDUCE|[FBIWU])(\d*)")
+_CELL = re.compile(
+    r"([0-9]{1,9})(SEND_F|RECV_F|SEND_B|RECV_B|REDUCE_GRAD|UNSHARD|RESHARD|REDUCE|[FBIWU])([0-9]{0,9})"
+)
+_MOST = 100_000  # ranks, stages or microbatches: more is a slip, and would only fill the memory
 _SHARDING = ("UNSHARD", "RESHARD")  # torch's FSDP hooks: nothing to prove about them
 
 
@@ -112,12 +115,13 @@ def parse_schedule(text: str, *, name: str = "<schedule>") -> ParsedSchedule:
     Raises:
         ConfigError: when the text is neither, naming the place.
     """
+    text = text.removeprefix("\ufeff")  # as spreadsheets write it
     return _parse_json(text, name) if text.lstrip().startswith("{") else _parse_csv(text, name)
 
 
 def _parse_csv(text: str, name: str) -> ParsedSchedule:
     rows: list[list[LoweredAction]] = []
-    for line, row in enumerate(csv.reader(io.StringIO(text)), start=1):
+    for line, row in enumerate(_csv_rows(text, name), start=1):
         actions: list[LoweredAction] = []
         for column, raw in enumerate(row, start=1):
             where = f"{name}:{line}: cell {column}"
@@ -131,10 +135,19 @@ def _parse_csv(text: str, name: str) -> ParsedSchedule:
         raise ConfigError(f"{name}: empty; expected one row of cells like 0F0,0B0 per rank")
     compute = [[action.action for action in row if action.kind.is_compute] for row in rows]
     schedule = _schedule(name, compute, None)
-    if all(action.kind.is_compute for row in rows for action in row):
+    # torch lists REDUCE_GRAD also where it lists no messages: those then follow from the computation.
+    if all(action.kind.is_compute or action.kind == Kind.REDUCE for row in rows for action in row):
         return ParsedSchedule(schedule=schedule)
     lists = tuple(tuple(message_of(schedule, action) for action in row) for row in rows)
     return ParsedSchedule(schedule=schedule, lowered=LoweredSchedule(schedule=schedule, actions=lists))
+
+
+def _csv_rows(text: str, name: str) -> Iterator[list[str]]:
+    reader = csv.reader(io.StringIO(text))
+    try:
+        yield from reader
+    except csv.Error as error:
+        raise ConfigError(f"{name}:{reader.line_num}: not CSV: {error}") from None
 
 
 def _parse_cell(text: str, where: str) -> list[LoweredAction]:
@@ -143,7 +156,8 @@ def _parse_cell(text: str, where: str) -> list[LoweredAction]:
     match = _CELL.fullmatch(text)
     if not match:
         raise ConfigError(
-            f"{where}: '{text}' is not an action; expected stage, kind, microbatch, as in 0F0 or 3SEND_B1"
+            f"{where}: '{text[:40]}' is not an action;"
+            " expected stage, kind, microbatch, as in 0F0 or 3SEND_B1"
         )
     stage, kind, microbatch = match.groups()
     if kind in _SHARDING:
@@ -157,17 +171,20 @@ def _parse_cell(text: str, where: str) -> list[LoweredAction]:
 def _parse_json(text: str, name: str) -> ParsedSchedule:
     try:
         data = json.loads(text)
-    except (json.JSONDecodeError, RecursionError):
-        parse_yaml(text, name=name)  # raises, with the place: YAML contains JSON
-        raise ConfigError(f"{name}: not valid JSON") from None
+    except json.JSONDecodeError as error:
+        raise ConfigError(f"{name}:{error.lineno}:{error.colno}: not valid JSON: {error.msg}") from None
+    except (ValueError, RecursionError):  # a number of thousands of digits, thousands of brackets
+        raise ConfigError(f"{name}: not a schedule: a number too long, or nested too deeply") from None
     if not isinstance(data, dict) or not isinstance(data.get("actions"), list):
         raise ConfigError(f"{name}: no list 'actions'; expected what `cuboid schedule --json` prints")
     cells = [_read_cell(raw, index, name) for index, raw in enumerate(data["actions"])]
-    ranks = _count(data, "ranks", max((cell.rank for cell in cells), default=-1) + 1, name)
+    if not cells:
+        raise ConfigError(f"{name}: 'actions' is empty; expected what `cuboid schedule --json` prints")
+    ranks = _count(data, "ranks", [cell.rank for cell in cells], name)
     rows: list[list[Action]] = [[] for _ in range(ranks)]
     for index, cell in enumerate(cells):
         if not 0 <= cell.rank < ranks:
-            raise ConfigError(f"{name}: actions[{index}].rank: {cell.rank} of {ranks} ranks")
+            raise ConfigError(f"{name}: actions[{index}].rank: {cell.rank}, of ranks 0 to {ranks - 1}")
         rows[cell.rank].append(Action(Kind[cell.action], cell.stage, cell.microbatch))
     schedule = _with_versions(_schedule(name, rows, data), cells)
     return ParsedSchedule(schedule=schedule, timeline=_times(schedule, cells))
@@ -183,10 +200,11 @@ def _read_cell(raw: Any, index: int, name: str) -> _Cell:
     return cell
 
 
-def _count(data: dict[str, Any], key: str, default: int, name: str) -> int:
-    value = data.get(key, default)
-    if not isinstance(value, int) or isinstance(value, bool) or value < 1:
-        raise ConfigError(f"{name}: {key}: must be a whole number of at least 1, not {json.dumps(value)}")
+def _count(data: dict[str, Any], key: str, used: Iterable[int], name: str) -> int:
+    """Return how many ranks, stages or microbatches there are: as given, or up to the highest used."""
+    value = data.get(key, max(0, *used) + 1)
+    if not isinstance(value, int) or isinstance(value, bool) or not 1 <= value <= _MOST:
+        raise ConfigError(f"{name}: {key}: must be a whole number from 1 to {_MOST}, not {json.dumps(value)}")
     return value
 
 
@@ -194,10 +212,8 @@ def _schedule(name: str, rows: Sequence[Sequence[Action]], data: dict[str, Any] 
     """Build the schedule; whatever `data` leaves out follows from the cells."""
     data = data or {}
     cells = [action for row in rows for action in row]
-    stages = _count(data, "stages", max((action.stage for action in cells), default=0) + 1, name)
-    microbatches = _count(
-        data, "microbatches", max((action.microbatch for action in cells), default=0) + 1, name
-    )
+    stages = _count(data, "stages", [0, *(action.stage for action in cells)], name)
+    microbatches = _count(data, "microbatches", [0, *(action.microbatch for action in cells)], name)
     placement = data.get("placement")
     if placement is None:
         placement = _infer_placement(rows, stages)
@@ -219,14 +235,20 @@ def _schedule(name: str, rows: Sequence[Sequence[Action]], data: dict[str, Any] 
 
 def _with_versions(schedule: Schedule, cells: Sequence[_Cell]) -> Schedule:
     """Add the weight versions that the forwards name, if they all do."""
-    versions = [[-1] * schedule.microbatches for _ in range(schedule.stages)]
-    for cell in cells:
-        inside = 0 <= cell.stage < schedule.stages and 0 <= cell.microbatch < schedule.microbatches
-        if cell.action == "F" and inside and cell.version is not None:
-            versions[cell.stage][cell.microbatch] = cell.version
-    if schedule.flush or any(-1 in row for row in versions):
+    if schedule.flush:
         return schedule
-    return replace(schedule, forward_versions=tuple(map(tuple, versions)))
+    # No table of all of them: there may be far fewer cells than the file claims.
+    stages, microbatches = range(schedule.stages), range(schedule.microbatches)
+    versions = {
+        (cell.stage, cell.microbatch): cell.version
+        for cell in cells
+        if cell.action == "F" and cell.version is not None
+        if cell.stage in stages and cell.microbatch in microbatches
+    }
+    if len(versions) < len(stages) * len(microbatches):
+        return schedule
+    rows = tuple(tuple(versions[stage, microbatch] for microbatch in microbatches) for stage in stages)
+    return replace(schedule, forward_versions=rows)
 
 
 def _infer_placement(rows: Sequence[Sequence[Action]], stages: int) -> list[int]:
@@ -234,7 +256,7 @@ def _infer_placement(rows: Sequence[Sequence[Action]], stages: int) -> list[int]
     votes: list[Counter[int]] = [Counter() for _ in range(stages)]
     for rank, row in enumerate(rows):
         for action in row:
-            if action.stage < stages:
+            if 0 <= action.stage < stages:
                 votes[action.stage][rank] += 1
     return [vote.most_common(1)[0][0] if vote else 0 for vote in votes]
 

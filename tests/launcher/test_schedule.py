@@ -130,6 +130,36 @@ def test_a_file_is_checked_shown_and_refused(tmp_path: Path, capsys: pytest.Capt
     assert code == 3 and "[count]" in err
 
 
+def test_a_file_is_not_for_other_numbers_than_asked(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = tmp_path / "mine, and nobody else's.csv"
+    path.write_text(run(capsys, "schedule", "zb-v", *SHAPE, "--csv")[1], encoding="utf-8")
+    assert data(capsys, "schedule", str(path), *SHAPE, "--chunks", "2")["cycle"] == 24
+    for option, number in (("--stages", "8"), ("--chunks", "1"), ("--microbatches", "4")):
+        code, _, err = run(capsys, "schedule", str(path), option, number)
+        assert code == 2 and f"not {number}; leave {option} out" in err
+
+
+def test_auto_is_not_beaten_when_sends_block(capsys: pytest.CaptureFixture[str]) -> None:
+    blocking = ["--stages", "3", "--microbatches", "5", "--comm", "0.4", "--blocking"]
+    found = {
+        name: data(capsys, "schedule", name, *blocking)["cycle"]
+        for name in ("auto", "1f1b", "gpipe", "zb-h1")
+    }
+    assert found["auto"] == min(found.values())
+
+
+def test_the_unit_of_time_does_not_matter(capsys: pytest.CaptureFixture[str]) -> None:
+    drawn, cycles = [], []
+    for unit in (1.0, 1e-12):
+        times = f"F={unit},I={unit},W={unit}"
+        drawn.append(run(capsys, "schedule", "zb-h1", *SHAPE, "--times", times)[1].splitlines()[5:9])
+        cycles.append(data(capsys, "schedule", "auto", *SHAPE, "--times", times)["cycle"] / unit)
+    assert drawn[0] == drawn[1]
+    assert cycles[1] == pytest.approx(cycles[0]) == pytest.approx(24)
+
+
 def test_the_memory_limit_holds(capsys: pytest.CaptureFixture[str]) -> None:
     code, _, err = run(capsys, "schedule", "gpipe", *SHAPE, "--memory-limit", "4")
     assert code == 3 and "rank 0 holds 8 microbatches, the limit is 4" in err
@@ -149,6 +179,9 @@ def test_frontier_and_heat_map(tmp_path: Path, capsys: pytest.CaptureFixture[str
         within = [point for point in found["frontier"] if point["limit"] <= family["limit"] + 1e-9]
         assert within[-1]["bubble_fraction"] <= family["bubble_fraction"] + 1e-9
     assert run(capsys, *words)[0] == 0
+    few = data(capsys, *words, "gpipe,1f1b", "--memory-limit", "3")
+    assert [family["name"] for family in few["families"]] == ["1f1b"]
+    assert max(point["limit"] for point in few["frontier"]) == 3.0
     cells = data(capsys, "schedule", "1f1b", *SHAPE, "--heatmap")["heatmap"]
     for cell in cells:
         p, m = cell["ranks"], cell["microbatches"]
@@ -192,6 +225,20 @@ def test_the_heat_map_as_a_picture(tmp_path: Path, capsys: pytest.CaptureFixture
         (["missing.csv"], "No such file"),
         ([",", *SHAPE], "which schedule?"),
         (["1f1b", *SHAPE, "--times", "F=9,I=9,W=9", "--measure"], "too long to measure"),
+        (["1f1b", *SHAPE, "--times", ""], "--times '': expected something like F=1,I=1,W=1"),
+        (["1f1b", *SHAPE, "--times", "F=1,F=2"], "--times F: given twice"),
+        (["1f1b", *SHAPE, "--times", "F=1e308"], "'1e308' is more than 1e+15"),
+        (["1f1b", *SHAPE, "--comm", "bytes=1e9,bandwidth=1e-9"], "1e+18 seconds, more than 1e+15"),
+        (["auto", *SHAPE, "--memory-limit", "nan"], "--memory-limit: nan is not a number above 0"),
+        (["auto", *SHAPE, "--memory-limit", "inf"], "leave it out for no limit"),
+        (["1f1b", *SHAPE, "--steps", "3"], "leave --steps out, or name pipedream or pipedream-2bw"),
+        (["1f1b", *SHAPE, "--json", "--csv"], "--json and --csv exclude each other"),
+        (["1f1b", *SHAPE, "--frontier", "--heatmap"], "--frontier and --heatmap exclude"),
+        (["1f1b", *SHAPE, "--heatmap", "--trace", "t.json"], "--trace and --heatmap exclude"),
+        (["1f1b", *SHAPE, "--heatmap", "--times", "F=1:1:1:2"], "one value for F, I and W each"),
+        (["zbv", *SHAPE, "--frontier"], "did you mean 'zb-v'?"),
+        (["pipedream", *SHAPE, "--frontier"], "steps of pipedream overlap"),
+        (["mine.csv", *SHAPE, "--heatmap"], "mine.csv has one; name a family"),
     ],
 )
 def test_a_wrong_request_is_one_message(

@@ -25,6 +25,7 @@ from planner.schedules import (
 )
 from profiles.errors import ConfigError
 
+CELL = '"actions": [{"rank": 0, "action": "F", "stage": 0, "microbatch": 0}]}'
 SYNCHRONOUS = [family.name for family in FAMILIES if family.flush]
 
 
@@ -75,6 +76,9 @@ def test_thirds_of_a_chunk_sum_to_whole_numbers() -> None:
         (lambda d: d["actions"][0].update(stage=7), "range"),
         (lambda d: d["actions"][-1].update(start=0.0), "times"),
         (lambda d: d["actions"][2].update(end=99.0), "times"),
+        (lambda d: d["actions"][2].update(end=d["actions"][2]["start"] - 1), "times"),
+        (lambda d: d["actions"][0].update(microbatch=-3), "range"),
+        (lambda d: d.update(microbatches=100_000), "count"),
     ],
 )
 def test_a_changed_file_is_refused(change: Any, rule: str) -> None:
@@ -113,15 +117,22 @@ def test_messages_of_a_file_are_proved_too() -> None:
         ("", "empty"),
         ("0F0,0B0,hello", "<schedule>:1: cell 3: 'hello' is not an action"),
         ("0F0,0B", "names no microbatch"),
-        ("{", "not valid"),
+        ("{", "<schedule>:1:2: not valid JSON: Expecting property name"),
         ("{}", "no list 'actions'"),
         ('{"actions": [{"rank": 0}]}', r"actions\[0\]"),
         ('{"actions": [{"rank": 0, "action": "X", "stage": 0, "microbatch": 0}]}', "use F, B, I, W or U"),
-        ('{"ranks": "two", "actions": []}', "ranks: must be a whole number"),
-        (
-            '{"ranks": 1, "actions": [{"rank": 4, "action": "F", "stage": 0, "microbatch": 0}]}',
-            "4 of 1 ranks",
-        ),
+        ('{"actions": []}', "'actions' is empty"),
+        ('{"ranks": "two", ' + CELL, "ranks: must be a whole number"),
+        ('{"ranks": 1, ' + CELL.replace('"rank": 0', '"rank": 4'), "actions[0].rank: 4, of ranks 0 to 0"),
+        ("{" + CELL.replace('"rank": 0', '"rank": -1'), "actions[0].rank: -1, of ranks 0 to 0"),
+        # Numbers that only fill the memory, and what would stop a parser rather than be refused by it.
+        ("{" + CELL.replace('"stage": 0', '"stage": 1000000000'), "stages: must be a whole number from 1 to"),
+        ('{"microbatches": 1e9, ' + CELL, "microbatches: must be a whole number from 1 to"),
+        ("{" + CELL.replace('"stage": 0', '"stage": ' + "9" * 5000), "a number too long"),
+        ('{"actions": ' + "[" * 100_000, "nested too deeply"),
+        ("0F0,99999999999F0", "cell 2: '99999999999F0' is not an action"),
+        ("0F0,0B0," + "x" * 200_000, "<schedule>:1: not CSV: field larger than field limit"),
+        ("0F0,0B0," + "x" * 100_000, "cell 3: '" + "x" * 40 + "' is not"),
         (
             '{"placement": [0, 1], "actions": [{"rank": 0, "action": "F", "stage": 0, "microbatch": 0}]}',
             "placement",
@@ -131,6 +142,15 @@ def test_messages_of_a_file_are_proved_too() -> None:
 def test_what_is_no_schedule_says_where(text: str, says: str) -> None:
     with pytest.raises(ConfigError, match=says if "\\" in says else re.escape(says)):
         parse_schedule(text)
+
+
+def test_a_reduction_alone_is_no_list_of_messages() -> None:
+    """torch's own order of GPipe has REDUCE_GRAD at its end, and neither SEND nor RECV."""
+    parsed = parse_schedule("\ufeff0F0,0F1,0B0,0B1,0REDUCE_GRAD\r\n1F0,1F1,1B0,1B1,1REDUCE_GRAD\r\n")
+    check_parsed(parsed)
+    assert (
+        parsed.lowered is None and parsed.schedule.actions == build("gpipe", ranks=2, microbatches=2).actions
+    )
 
 
 def test_torch_pairs_run_in_the_order_given() -> None:
