@@ -5,7 +5,8 @@
     V-shaped blocks, refilled ─────┘
 
 The result is never longer than the best named family with a flush that keeps the same limit. Everything stops
-when the cycle equals the work of the busiest rank: nothing can be shorter.
+when the cycle equals the work of the busiest rank: nothing can be shorter. Of named families that reach that
+bound the one is taken that holds least.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ from planner.schedules.auto_large import best_of_large
 from planner.schedules.candidates import Published, named, unnamed
 from planner.schedules.family import Family
 from planner.schedules.improve import improve
+from planner.schedules.memory import peak_activations
 from planner.schedules.problem import Problem
 from planner.schedules.score import Score, score_of
 from planner.schedules.simulate import simulate
@@ -82,27 +84,35 @@ def _best(problem: Problem, bound: float) -> list[Schedule]:
     if 3 * problem.ranks * problem.microbatches * (problem.chunks or 1) > _LARGE:
         return [best_of_large(problem, bound)]
     published = Published(problem)
-    makers = (*named(), *unnamed(problem, thorough=True))
-    return _ranked(problem, (maker(published) for maker in makers), bound)
+    families = _scored(problem, (maker(published) for maker in named()))
+    reached = [schedule for score, schedule in families if score[0] <= bound]
+    if reached:
+        return [min(reached, key=lambda schedule: max(peak_activations(schedule)))]
+    others = _scored(problem, (maker(published) for maker in unnamed(problem, thorough=True)), bound=bound)
+    scored = sorted(families + others, key=lambda entry: entry[0])
+    assert scored  # naive holds one microbatch, which every limit allows
+    if scored[0][0][0] <= bound:
+        return [scored[0][1]]
+    best: list[Schedule] = []
+    for _, schedule in scored:
+        if all(schedule.actions != other.actions for other in best):
+            best.append(schedule)
+    return best[:_STARTS]
 
 
-def _ranked(problem: Problem, schedules: Iterable[Schedule | None], bound: float) -> list[Schedule]:
-    """Return the best candidates, best first; only the first that reaches `bound`, if one does."""
-    scored: list[tuple[Score, int, Schedule]] = []
-    for index, schedule in enumerate(schedules):
+def _scored(
+    problem: Problem, schedules: Iterable[Schedule | None], *, bound: float = 0.0
+) -> list[tuple[Score, Schedule]]:
+    """Return those that exist and fit, with their scores; none after one that reaches `bound`."""
+    found: list[tuple[Score, Schedule]] = []
+    for schedule in schedules:
         score = None if schedule is None else problem.score(schedule)
         if score is None or schedule is None:
             continue
+        found.append((score, schedule))
         if score[0] <= bound:
-            return [schedule]
-        scored.append((score, index, schedule))
-    scored.sort(key=lambda entry: entry[:2])
-    best: list[Schedule] = []
-    for _, _, schedule in scored:
-        if all(schedule.actions != other.actions for other in best):
-            best.append(schedule)
-    assert best  # naive holds one microbatch, which every limit allows
-    return best[:_STARTS]
+            break
+    return found
 
 
 def _auto_by_name(ranks: int, microbatches: int, chunks: int) -> Schedule:

@@ -10,13 +10,14 @@ all others       unless that is close to the bound: compared with the best so fa
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from planner.schedules.action import Schedule, loop_placement
 from planner.schedules.candidates import Generated, Maker, Named, Published, Refilled, named, unnamed
 from planner.schedules.family import Family
 from planner.schedules.generate import Policy
+from planner.schedules.memory import peak_activations
 from planner.schedules.problem import Problem
 from planner.schedules.prolong import COMMON, prolong, short_enough, steady_rise
 from planner.schedules.score import Score, score_of
@@ -43,20 +44,24 @@ def best_of_large(problem: Problem, bound: float) -> Schedule:
     short = Published(replace(problem, microbatches=short_enough(problem.ranks, problem.microbatches)))
     families: dict[Family, _Entry] = {}
     best: _Entry | None = None
-    for maker in _by_promise(problem):
-        if isinstance(maker, Generated):
-            entry = _roomy(maker, problem)
-        elif best is not None and least_cycle(maker.family, problem) > best.score[0]:
-            continue
-        else:
-            entry = _entry(maker, short, full)
-        if entry is None:
-            continue
-        if isinstance(maker, Named):
-            families[maker.family] = entry
-        best = entry if best is None or entry.score < best.score else best
-        if entry.score[0] <= bound:
-            return _whole(entry, problem)
+    for makers in _by_promise(problem):
+        reached = []
+        for maker in makers:
+            if isinstance(maker, Generated):
+                entry = _roomy(maker, problem)
+            elif best is not None and least_cycle(maker.family, problem) > best.score[0]:
+                continue
+            else:
+                entry = _entry(maker, short, full)
+            if entry is None:
+                continue
+            if isinstance(maker, Named):
+                families[maker.family] = entry
+            best = entry if best is None or entry.score < best.score else best
+            if entry.score[0] <= bound:
+                reached.append(entry)
+        if reached:
+            return _whole(min(reached, key=_by_memory), problem)
     assert best is not None  # naive holds one microbatch, which every limit allows
     if best.score[0] > _CLOSE * bound:
         for challenger in _challengers(problem, families, best):
@@ -67,14 +72,19 @@ def best_of_large(problem: Problem, bound: float) -> Schedule:
     return _whole(best, problem)
 
 
-def _by_promise(problem: Problem) -> Iterator[Named | Generated]:
+def _by_promise(problem: Problem) -> Iterator[Sequence[Named | Generated]]:
     """Yield what could reach the bound before what cannot: with several ranks, that leaves gaps by design."""
     if problem.ranks == 1:
-        yield from named()
+        yield named()
         return
-    yield from (maker for maker in named() if maker.family.seamless)
-    yield Generated(loop_placement(problem.ranks, problem.chunks or 1), Policy())
-    yield from (maker for maker in named() if not maker.family.seamless)
+    yield [maker for maker in named() if maker.family.seamless]
+    yield [Generated(loop_placement(problem.ranks, problem.chunks or 1), Policy())]
+    yield [maker for maker in named() if not maker.family.seamless]
+
+
+def _by_memory(entry: _Entry) -> tuple[float, Score]:
+    """What is preferred among equal cycles."""
+    return max(peak_activations(entry.schedule)), entry.score
 
 
 def _roomy(maker: Generated, problem: Problem) -> _Entry | None:

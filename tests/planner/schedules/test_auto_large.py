@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import pytest
 from hypothesis import given
@@ -15,6 +15,7 @@ from planner.schedules import (
     Schedule,
     ScheduleError,
     StageTimes,
+    auto,
     build,
     check,
     find_family,
@@ -105,6 +106,21 @@ def test_uneven_work_reaches_the_bound_where_memory_allows(limit: float | None) 
         simulate(family, problem.times_of(family.placement)).cycle > cycle + 0.1
         for family in families(problem)
     )
+
+
+@pytest.mark.parametrize("find", [auto, lambda problem: best_of_large(problem, problem.bound())])
+def test_of_equally_short_families_the_one_that_holds_least_is_taken(
+    find: Callable[[Problem], Schedule],
+) -> None:
+    # ZB-H2 reaches the bound with 2p − 1 microbatches in flight, ZB-V with p.
+    problem = Problem(
+        ranks=4,
+        microbatches=24,
+        times_of=lambda placement: StageTimes.uniform(stages=len(placement), chunks=len(placement) // 4),
+    )
+    found = find(problem)
+    assert simulate(found, problem.times_of(found.placement)).cycle == problem.bound() == 3 * 24
+    assert max(peak_activations(found)) == 4
 
 
 @given(data=st.data())
