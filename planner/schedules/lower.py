@@ -175,8 +175,10 @@ def _tag(schedule: Schedule, receiver: int, microbatch: int, *, gradient: bool) 
     return (microbatch * len(schedule.placement) + receiver) * 2 + gradient
 
 
-def message_of(schedule: Schedule, action: LoweredAction) -> LoweredAction:
+def message_of(schedule: Schedule, action: LoweredAction, *, rank: int, position: int) -> LoweredAction:
     """Return a SEND or RECV with its peer and tag; other actions as they are.
+
+    `rank` and `position` say where it is listed.
 
     Raises:
         ScheduleRefused: when there is no stage at the other end, or it lies on the same rank.
@@ -187,18 +189,17 @@ def message_of(schedule: Schedule, action: LoweredAction) -> LoweredAction:
     other = stage + 1 if kind in (_SEND_F, _RECV_B) else stage - 1
     receiver = other if kind in (_SEND_F, _SEND_B) else stage
     if not (0 <= stage < schedule.stages and 0 <= other < schedule.stages):
+        wrong = f"there is no stage {other} at the other end"
+    elif schedule.placement[other] == schedule.placement[stage]:
+        wrong = f"stages {stage} and {other} lie on the same rank"
+    else:
+        wrong = ""
+    if wrong:
         raise ScheduleRefused(
-            "communication", f"{action}: there is no stage {other} at the other end", cell=action.action
-        )
-    peer = schedule.placement[other]
-    if peer == schedule.placement[stage]:
-        raise ScheduleRefused(
-            "communication",
-            f"{action}: stages {stage} and {other} lie on the same rank",
-            cell=action.action,
+            "communication", f"{action}: {wrong}", cell=action.action, rank=rank, position=position
         )
     tag = _tag(schedule, receiver, microbatch, gradient=kind in (_SEND_B, _RECV_B))
-    return LoweredAction(kind, stage, microbatch, peer, tag)
+    return LoweredAction(kind, stage, microbatch, schedule.placement[other], tag)
 
 
 def _with_reductions(actions: list[LoweredAction]) -> list[LoweredAction]:

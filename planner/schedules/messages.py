@@ -90,7 +90,8 @@ def _check_rank(lowered: LoweredSchedule, rank: int) -> None:
     for action in lowered.schedule.actions[rank]:
         send = _send_of(lowered, action)
         if send is not None and send not in seen:
-            raise ScheduleRefused("communication", f"{send} is missing", cell=send, rank=rank)
+            end = len(lowered.actions[rank])
+            raise ScheduleRefused("communication", f"{send} is missing", cell=send, rank=rank, position=end)
 
 
 def _broken(lowered: LoweredSchedule, rank: int, entry: LoweredAction, seen: set[Action]) -> str:

@@ -138,7 +138,12 @@ def _parse_csv(text: str, name: str) -> ParsedSchedule:
     # torch lists REDUCE_GRAD also where it lists no messages: those then follow from the computation.
     if all(action.kind.is_compute or action.kind == Kind.REDUCE for row in rows for action in row):
         return ParsedSchedule(schedule=schedule)
-    lists = tuple(tuple(message_of(schedule, action) for action in row) for row in rows)
+    lists = tuple(
+        tuple(
+            message_of(schedule, action, rank=rank, position=position) for position, action in enumerate(row)
+        )
+        for rank, row in enumerate(rows)
+    )
     return ParsedSchedule(schedule=schedule, lowered=LoweredSchedule(schedule=schedule, actions=lists))
 
 

@@ -105,10 +105,12 @@ def test_messages_of_a_file_are_proved_too() -> None:
         (text.replace("1RECV_F1,", ""), "comes before 1RECV_F1"),
         (text.replace("0F1,0SEND_F1", "0SEND_F1,0F1"), "sent before its data is made"),
         (text.replace("0SEND_F0,", "0SEND_F0,0SEND_F0,"), "listed a second time"),
+        (text.replace("0SEND_F0,", "0SEND_F0,0SEND_B0,"), "there is no stage -1 at the other end"),
     ]:
         assert broken != text
-        with pytest.raises(ScheduleRefused, match=says):
+        with pytest.raises(ScheduleRefused, match=says) as refused:
             check_parsed(parse_schedule(broken))
+        assert None not in (refused.value.rank, refused.value.position, refused.value.cell)
 
 
 @pytest.mark.parametrize(
