@@ -16,16 +16,22 @@ WIDEST_MATRIX = 24  # rows; larger ones are left to --json
 
 
 def matrix_lines(node: NodeTopology) -> list[str]:
-    """Return the matrix as text: devices, then NICs under short names that a legend explains."""
-    if not node.matrix or len(node.matrix) > WIDEST_MATRIX:
-        return []
+    """Return the matrix as text: devices, then NICs (NIC0 is the first), as far as the width allows."""
     names = [f"GPU{d.index}" for d in node.devices] + [f"NIC{i}" for i in range(len(node.nics))]
+    if not node.matrix:
+        return []
+    told = []
+    if len(names) > WIDEST_MATRIX:
+        names = names[: len(node.devices)]
+        told = [f"(the matrix without {len(node.nics)} NICs; --json shows all of it)"]
+    if len(names) > WIDEST_MATRIX:
+        return [f"(a matrix of {len(names)} devices: see --json)"]
     lines = ["      " + "".join(f"{name:<6}" for name in names).rstrip()]
     lines += [
-        f"{name:<6}" + "".join(f"{cell:<6}" for cell in row).rstrip()
-        for name, row in zip(names, node.matrix, strict=True)
+        f"{name:<6}" + "".join(f"{cell:<6}" for cell in row[: len(names)]).rstrip()
+        for name, row in zip(names, node.matrix, strict=False)
     ]
-    return lines
+    return lines + told
 
 
 def node_lines(node: NodeTopology) -> list[str]:
@@ -39,6 +45,7 @@ def node_lines(node: NodeTopology) -> list[str]:
     if not node.devices:
         return []
     nearest = nearest_nics(node)
+    own = _more_nics(node)
     lines: list[str] = []
     groups = sorted({d.numa_node for d in node.devices}, key=lambda n: (n is None, n))
     shown: set[str] = set()
@@ -48,9 +55,9 @@ def node_lines(node: NodeTopology) -> list[str]:
         for device in node.devices:
             if device.numa_node == numa:
                 near = nearest[device.index]
-                nic = node.nics[near[0]] if near else None
-                lines.append("│ " + _device_line(device, nic, near[1] if near else ""))
-                shown |= {nic.name} if nic else set()
+                nics = [node.nics[near[0]], *own.get(device.index, [])] if near else []
+                lines.append("│ " + _device_line(device, nics, near[1] if near else ""))
+                shown |= {nic.name for nic in nics}
         rest = [n for n in node.nics if n.numa_node == numa and n.name not in shown]
         shown |= {nic.name for nic in rest}
         lines += [f"│ {'':8}{_nic_text(nic)}" for nic in rest]
@@ -59,10 +66,25 @@ def node_lines(node: NodeTopology) -> list[str]:
     return lines + _joints(node) + _rails(node)
 
 
-def _device_line(device: NodeDevice, nic: NodeNic | None, relation: str) -> str:
+def _more_nics(node: NodeTopology) -> dict[int, list[NodeNic]]:
+    """Return of every device the NICs behind its PCIe switch, and no other's, that are nobody's nearest."""
+    taken = {near[0] for near in nearest_nics(node) if near}
+    usable = compute_nics(node)
+    found: dict[int, list[NodeNic]] = {}
+    for number, nic in enumerate(node.nics):
+        row = node.matrix[len(node.devices) + number] if node.matrix else ()
+        behind = [device.index for device in node.devices if row and row[device.index] in {"PIX", "PXB"}]
+        closest = [device for device in behind if row[device] == "PIX"] or behind
+        if number not in taken and nic in usable and len(closest) == 1:
+            found.setdefault(closest[0], []).append(nic)
+    return found
+
+
+def _device_line(device: NodeDevice, nics: list[NodeNic], relation: str) -> str:
     name = f"GPU{device.index}" + (f" {device.slice}" if device.slice else "")
     health = " !" if device.complaints else ""
-    return f"{name:<8}" + (f"──{relation:─<4}── {_nic_text(nic)}" if nic else "") + health
+    ends = ", ".join(_nic_text(nic) for nic in nics)
+    return f"{name:<8}" + (f"──{relation:─<4}── {ends}" if nics else "") + health
 
 
 def _nic_text(nic: NodeNic) -> str:

@@ -72,7 +72,13 @@ def probe(
 
     Example: cuboid probe --diff monday.yaml today.yaml
     """
+    from profiles.presets import device_preset  # noqa: PLC0415 (start-up time)
+
+    if device:
+        device_preset(device)  # refused here also where no device is found that it could describe
     if diff:
+        if import_ or output or record or root or on == "slurm":
+            raise ConfigError("--diff compares two files and takes no option but --device and --json")
         _show_difference(*diff, device=device, json=json)
         return
     if import_ and (on == "slurm" or record or root):

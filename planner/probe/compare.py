@@ -74,13 +74,20 @@ def _rounded(count: int | None) -> str:
 
 
 def difference(first: ClusterSpec, second: ClusterSpec) -> list[str]:
-    """Return what differs between two clusters, one line each: `NAME: first → second`."""
+    """Return what differs between two clusters, one line each: `NAME: first → second`.
+
+    Pairs of devices that differ alike share a line.
+    """
     a = facts(first) | {"nodes": str(first.nodes)}
     b = facts(second) | {"nodes": str(second.nodes)}
+    names: dict[str, list[str]] = {}
+    for name in [*a, *(n for n in b if n not in a)]:
+        if a.get(name) != b.get(name):
+            change = f"{a.get(name, 'absent')} → {b.get(name, 'absent')}"
+            names.setdefault(f"pairs: {change}" if _is_pair(name) else name, [change]).append(name)
     return [
-        f"{name}: {a.get(name, 'absent')} → {b.get(name, 'absent')}"
-        for name in [*a, *(n for n in b if n not in a)]
-        if a.get(name) != b.get(name)
+        f"{found[0]}{f' and {len(found) - 1} pairs more' if len(found) > 1 else ''}: {change}"
+        for change, *found in names.values()
     ]
 
 
@@ -106,9 +113,13 @@ def odd_nodes(clusters: Mapping[str, ClusterSpec]) -> dict[str, list[str]]:
     return {host: _shortened(found) for host, found in odd.items()}
 
 
+def _is_pair(text: str) -> bool:
+    return text.startswith("GPU") and "–" in text
+
+
 def _shortened(found: list[str]) -> list[str]:
     """Return the differences with those of device pairs summed up: a dead link shows in many."""
-    pairs = [text for text in found if text.startswith("GPU") and "–" in text]
+    pairs = [text for text in found if _is_pair(text)]
     if len(pairs) < 3:
         return found
     more = f"{pairs[0]} and {len(pairs) - 1} pairs more"

@@ -47,6 +47,8 @@ def join_device(node: NodeTopology, *, preset: str | None = None) -> Joined:
     A device without a preset gets rates from its clocks. Of unlike devices the smallest stands for all.
     """
     device = min(node.devices, key=lambda d: (d.memory_bytes or 0, d.multiprocessors or 0))
+    watts = [d.power_watts for d in node.devices if d.power_watts]
+    device = device.model_copy(update={"power_watts": min(watts, default=None)})
     kinds = sorted({d.name or "?" for d in node.devices})
     problems = []
     if len(kinds) > 1:
@@ -75,7 +77,7 @@ def join_device(node: NodeTopology, *, preset: str | None = None) -> Joined:
             )
         )
     spec = _from_preset(device, name, driver=node.origins.get("devices", "driver"), told=origin)
-    problems += _power_cap(device)
+    problems += _power_cap(node)
     return Joined(spec=spec, origin=origin, problems=tuple(problems))
 
 
@@ -85,14 +87,23 @@ def _shelf() -> list[tuple[str, int]]:
     return [(name, device_preset(name).memory_bytes) for name in preset_names("devices")]
 
 
-def _power_cap(device: NodeDevice) -> list[Problem]:
-    limit, usual = device.power_watts, device.power_default_watts
-    if not limit or not usual or limit >= 0.95 * usual:
+def _power_cap(node: NodeTopology) -> list[Problem]:
+    """Return a problem when devices may draw less than they are made for: the slowest sets the pace."""
+    capped = {
+        device.index: (device.power_watts, device.power_default_watts)
+        for device in node.devices
+        if device.power_watts
+        and device.power_default_watts
+        and device.power_watts < 0.95 * device.power_default_watts
+    }
+    if not capped:
         return []
+    limit, usual = min(capped.values())
+    where = "" if len(capped) == len(node.devices) else f" of GPU{', GPU'.join(map(str, capped))}"
     return [
         Problem(
             name="power-cap",
-            message=f"power is limited to {limit:.0f} W of {usual:.0f} W; rates fall below the preset's",
+            message=f"power{where} is limited to {limit:.0f} W of {usual:.0f} W; rates fall below presets",
             remedy="measure with `cuboid bench`, or lift the limit (nvidia-smi -pl)",
         )
     ]

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
+from planner.probe.nvlink import P2P_SWITCHED_OFF
 from planner.probe.nvml import Answer, Gpu, Nvml
 from profiles.topology import Problem
 
 FIELD_RECOVERY_ACTION = 230
 UNCORRECTED, VOLATILE = 1, 0
+Pair = tuple[int, int]
 
 RECOVERY_ACTIONS = {
     1: "needs a reset",
@@ -96,6 +100,34 @@ def fabric_manager_problem(state: str) -> Problem:
         message=f"the NVSwitch fabric is not ready ({state}): GPUs cannot reach each other over NVLink,"
         " and CUDA fails with error 802 (system not yet initialized)",
         remedy="start nvidia-fabricmanager, of the same version as the driver",
+    )
+
+
+def denied_problem(denied: Mapping[Pair, int], *, of_pairs: int, on_switches: bool) -> Problem:
+    """Return the diagnosis for links that are up while the driver denies pairs NVLink, with a status each."""
+    if set(denied.values()) == {P2P_SWITCHED_OFF}:
+        return Problem(
+            name="p2p-disabled",
+            message="NVLinks are up, but peer-to-peer access is switched off in the driver's settings",
+            remedy="look for NVreg_RegistryDwords in /etc/modprobe.d and reload the driver",
+        )
+    if len(denied) == of_pairs and on_switches:
+        return fabric_manager_problem("no pair has peer-to-peer access over NVLink")
+    shown = ", ".join(f"GPU{a}–GPU{b}" for a, b in list(denied)[:4]) + (" …" if len(denied) > 4 else "")
+    return Problem(
+        name="nvlink-denied",
+        message=f"NVLinks are up, but the driver gives no path over them to {len(denied)} pair(s): {shown}",
+        remedy="check the fabric partition and the virtual machine's device assignment",
+    )
+
+
+def nothing_shown_problem(count: Answer, *, on_bus: int) -> Problem:
+    """Return the diagnosis for devices on the PCI bus of which the driver shows none."""
+    return Problem(
+        name="devices-hidden",
+        message=f"{on_bus} NVIDIA device(s) are on the PCI bus, but the driver shows none"
+        + (f" ({count.reason})" if count.reason else ""),
+        remedy="check the container's device list, other virtual machines' assignments, and dmesg",
     )
 
 

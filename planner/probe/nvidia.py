@@ -5,8 +5,16 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from planner.probe.accelerators import Accelerators
-from planner.probe.diagnosis import complaints, fabric_complaints, fabric_manager_problem, start_problem
+from planner.probe.diagnosis import (
+    complaints,
+    denied_problem,
+    fabric_complaints,
+    fabric_manager_problem,
+    nothing_shown_problem,
+    start_problem,
+)
 from planner.probe.files import Files
+from planner.probe.identify import name_of_pci_id
 from planner.probe.nvlink import NvLinks, ancestor, dead_links, read_links, relation
 from planner.probe.nvml import Answer, Gpu, Nvml
 from planner.probe.pci import (
@@ -28,6 +36,7 @@ CORES_PER_MULTIPROCESSOR = {"6.0": 64, "7.0": 64, "7.5": 64, "8.0": 64}  # 128 i
 LOST = frozenset({"GpuIsLost", "GpuNotFound", "ResetRequired", "Unknown", "Timeout"})
 FABRIC_STATES = {1: "not started", 2: "in progress"}
 FABRIC_COMPLETED = 3
+Pair = tuple[int, int]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -72,11 +81,14 @@ def _read_started(nvml: Nvml, files: Files, bus: tuple[PciDevice, ...]) -> Accel
     problems: list[Problem] = []
     notes: list[str] = []
     for index in range(min(count.number() or 0, MAX_DEVICES)):
-        name = nvml.ask("nvmlDeviceGetName", Gpu(index=index))
-        if name.reason in LOST:
-            problems.append(_lost(index, name))
+        lost = _loss(nvml, Gpu(index=index))
+        if lost:
+            problems.append(_lost(index, lost))
             continue
         _read_gpu(nvml, files, index, seen, problems)
+    gpus_on_bus = sum(d.vendor == NVIDIA and is_display(d) for d in bus)
+    if not count.number() and gpus_on_bus:
+        problems.append(nothing_shown_problem(count, on_bus=gpus_on_bus))
     if not seen:
         notes.append(f"NVML shows no usable device ({count.reason or count.value})")
     whole = [each for each in seen if each.gpu.slice is None]
@@ -93,6 +105,8 @@ def _read_started(nvml: Nvml, files: Files, bus: tuple[PciDevice, ...]) -> Accel
         notes.append("the driver hides the far ends of NVLinks (a virtual machine): an NVSwitch is assumed")
     if any(each.device.slice for each in seen):
         notes.append("MIG is on: slices reach each other neither over NVLink nor peer to peer")
+    if any(each.device.virtual for each in seen):
+        notes.append("virtual GPUs (vGPU): others may use the same devices, and NVLink may be hidden")
     return Accelerators(
         devices=tuple(each.device for each in seen),
         relations=relations,
@@ -104,6 +118,14 @@ def _read_started(nvml: Nvml, files: Files, bus: tuple[PciDevice, ...]) -> Accel
         notes=tuple(notes),
         origins={"devices": "NVML", "matrix": "NVML: peer-to-peer status, NVLink far ends, PCIe ancestors"},
     )
+
+
+def _loss(nvml: Nvml, gpu: Gpu) -> Answer | None:
+    """Return the answer that tells that a device is lost; the driver may still know its name then."""
+    name, memory = nvml.ask("nvmlDeviceGetName", gpu), nvml.ask("nvmlDeviceGetMemoryInfo", gpu)
+    if name.reason in LOST:
+        return name
+    return memory if memory.reason in {"GpuIsLost", "ResetRequired", "Timeout"} else None
 
 
 def _lost(index: int, answer: Answer) -> Problem:
@@ -182,12 +204,13 @@ def _device(nvml: Nvml, gpu: Gpu, index: int, board: _Board) -> NodeDevice:
     width = nvml.ask("nvmlDeviceGetMaxPcieLinkWidth", gpu).number()
     place = board.place
     numa = place.numa_node if place else None
+    pci_id = f"{pci & 0xFFFF:04x}:{pci >> 16:04x}" if isinstance(pci, int) and pci > 0 else None
     return NodeDevice(
         index=index,
-        name=nvml.ask("nvmlDeviceGetName", gpu).text(),
+        name=nvml.ask("nvmlDeviceGetName", gpu).text() or name_of_pci_id(pci_id),
         uuid=nvml.ask("nvmlDeviceGetUUID", gpu).text(),
         bus_id=board.bus_id,
-        pci_id=f"{pci & 0xFFFF:04x}:{pci >> 16:04x}" if isinstance(pci, int) and pci > 0 else None,
+        pci_id=pci_id,
         compute_capability=board.capability,
         memory_bytes=memory if isinstance(memory, int) and memory > 0 else None,
         # Two transfers a clock, on every kind of memory the driver gives a clock for.
@@ -232,41 +255,31 @@ def _fabric(nvml: Nvml, gpu: Gpu) -> tuple[str | None, int | None, tuple[str, ..
     return name, state if isinstance(state, int) else None, health
 
 
-def _relations(nvml: Nvml, seen: list[_Seen]) -> tuple[dict[tuple[int, int], str], list[tuple[int, int]]]:
-    """Return the relation of every pair that the driver knows, and the pairs it denies NVLink to."""
-    relations: dict[tuple[int, int], str] = {}
-    denied: list[tuple[int, int]] = []
+def _relations(nvml: Nvml, seen: list[_Seen]) -> tuple[dict[Pair, str], dict[Pair, int]]:
+    """Return the relation of every pair that the driver knows, and its status of pairs it denies NVLink."""
+    relations: dict[Pair, str] = {}
+    denied: dict[Pair, int] = {}
     for position, a in enumerate(seen):
         for b in seen[position + 1 :]:
             pair = (a.device.index, b.device.index)
             if a.gpu.index == b.gpu.index:
-                found: str | None = "MIG"
+                found: str | int | None = "MIG"
             else:
                 found = relation(nvml, (a.gpu, a.links), (b.gpu, b.links, b.device.bus_id))
-                if found == "no-p2p":
-                    denied.append(pair)
-                if found is None or found == "no-p2p":
-                    found = ancestor(nvml, Gpu(index=a.gpu.index), Gpu(index=b.gpu.index))
+            if isinstance(found, int):
+                denied[pair] = found
+            if not isinstance(found, str):
+                found = ancestor(nvml, Gpu(index=a.gpu.index), Gpu(index=b.gpu.index))
             if found:
                 relations[pair] = relations[pair[1], pair[0]] = found
     return relations, denied
 
 
-def _fabric_problems(seen: list[_Seen], denied: list[tuple[int, int]]) -> list[Problem]:
+def _fabric_problems(seen: list[_Seen], denied: dict[Pair, int]) -> list[Problem]:
     states = {FABRIC_STATES[each.fabric_state] for each in seen if each.fabric_state in FABRIC_STATES}
-    pairs = len(seen) * (len(seen) - 1) // 2
-    on_switches = any(each.links.to_switches for each in seen)
     if states:
         return [fabric_manager_problem(" and ".join(sorted(states)))]
-    if denied and len(denied) == pairs and on_switches:
-        return [fabric_manager_problem("no pair has peer-to-peer access over NVLink")]
     if not denied:
         return []
-    shown = ", ".join(f"GPU{a}–GPU{b}" for a, b in denied[:4]) + (" …" if len(denied) > 4 else "")
-    return [
-        Problem(
-            name="nvlink-denied",
-            message=f"links are up, but the driver gives no NVLink path to {len(denied)} pair(s): {shown}",
-            remedy="check the fabric partition and the virtual machine's device assignment",
-        )
-    ]
+    on_switches = any(each.links.to_switches for each in seen)
+    return [denied_problem(denied, of_pairs=len(seen) * (len(seen) - 1) // 2, on_switches=on_switches)]

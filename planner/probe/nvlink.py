@@ -7,13 +7,14 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
+from planner.probe.host import format_cpu_list
 from planner.probe.nvml import NO_MORE, Gpu, Nvml
 from planner.probe.pci import ANCESTORS, normal_bus_id
 from profiles.topology import Problem
 
 MAX_LINKS = 36
 FIELD_LINK_COUNT, FIELD_LINK_STATE = 91, 165
-P2P_NVLINK, P2P_OK = 2, 0
+P2P_NVLINK, P2P_OK, P2P_SWITCHED_OFF = 2, 0, 4
 FarEnd = Literal["gpu", "host", "switch", "unknown"]
 FAR_ENDS: dict[int, FarEnd] = {0: "gpu", 1: "host", 2: "switch"}
 
@@ -104,9 +105,11 @@ def _far_end(nvml: Nvml, gpu: Gpu, index: int) -> NvLink:
     return NvLink(index=index, up=True, far_end=far_end, far_bus_id=bus_id)
 
 
-def relation(nvml: Nvml, first: tuple[Gpu, NvLinks], second: tuple[Gpu, NvLinks, str | None]) -> str | None:
-    """Return `NV#` for two devices that reach each other over NVLink, `no-p2p` where links lead there but the
-    driver denies the path, and None without NVLink between them.
+def relation(
+    nvml: Nvml, first: tuple[Gpu, NvLinks], second: tuple[Gpu, NvLinks, str | None]
+) -> str | int | None:
+    """Return `NV#` for two devices that reach each other over NVLink, the driver's status (a number) where
+    links lead there but it denies the path, and None without NVLink between them.
 
     The state of a link says nothing about who is at its end, and a switch at its end nothing about the
     devices behind: the driver's peer-to-peer status decides.
@@ -122,7 +125,7 @@ def relation(nvml: Nvml, first: tuple[Gpu, NvLinks], second: tuple[Gpu, NvLinks,
     status = nvml.ask("nvmlDeviceGetP2PStatus", gpu, other, P2P_NVLINK).number()
     if status == P2P_OK or (status is None and (direct or shared)):
         return f"NV{count}"
-    return "no-p2p" if status is not None and not hidden else None
+    return None if hidden else status
 
 
 def ancestor(nvml: Nvml, first: Gpu, second: Gpu) -> str | None:
@@ -134,26 +137,26 @@ def ancestor(nvml: Nvml, first: Gpu, second: Gpu) -> str | None:
 def dead_links(links: Sequence[NvLinks], names: Sequence[str]) -> tuple[Problem, ...]:
     """Return a problem for every device with links down that its equals have up.
 
-    Devices without any link up are left alone: a board without a bridge has its links down in good health.
+    A device without any link up is left alone where others have bridges: without one its links are down in
+    good health. Where others reach switches, or several devices each, it has lost its place on their board.
     """
     usual = Counter(len(each.up) for each in links if each.up)
     if not usual:
         return ()
     most = max(usual)
+    board = any(each.to_switches or len({link.far_bus_id for link in each.up}) > 2 for each in links)
     found = []
     for each, name in zip(links, names, strict=True):
-        if not each.up or (
-            len(each.up) == most and not (each.to_switches and len(each.up) < len(each.links))
-        ):
-            continue
-        down = [str(link.index) for link in each.links if not link.up]
         expected = len(each.links) if each.to_switches else most
+        if len(each.up) >= expected or not (each.up or board):
+            continue
+        down = format_cpu_list(tuple(link.index for link in each.links if not link.up)) if each.up else ""
         found.append(
             Problem(
                 name="dead-link",
                 message=f"{name} has {len(each.up)} of {expected} NVLinks up"
-                + (f" (down: {', '.join(down)})" if down else ""),
-                remedy="reseat or replace the bridge or board; until then its slowest pair sets the pace",
+                + (f" (down: {down})" if down else ""),
+                remedy="reset it, reseat or replace the board; until then its slowest pair sets the pace",
             )
         )
     return tuple(found)

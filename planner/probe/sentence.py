@@ -11,6 +11,7 @@ from profiles.cluster import ClusterSpec
 from profiles.topology import NodeTopology
 from profiles.units import format_bytes
 
+DENIALS = frozenset({"fabric-manager", "nvlink-denied", "p2p-disabled"})  # problems of NVLinks that are up
 COUNTS = {2: "two", 3: "three", 4: "four", 5: "five", 6: "six", 7: "seven", 8: "eight"}
 
 
@@ -56,12 +57,15 @@ def largest_fast_span(node: NodeTopology) -> int:
 
 def _devices(node: NodeTopology) -> str:
     slices = [device for device in node.devices if device.slice is not None]
+    whole = [device for device in node.devices if device.slice is None]
+    names = Counter(short_name(device.name) + (" (vGPU)" if device.virtual else "") for device in whole)
+    parts = [f"{n} × {name}" for name, n in names.items()]
     if slices:
         boards = {device.bus_id or device.index for device in slices}
         profiles = ", ".join(f"{n} × {name}" for name, n in sorted(Counter(d.slice for d in slices).items()))
-        return f"{len(slices)} MIG slices ({profiles}) of {len(boards)} × {short_name(slices[0].name)}"
-    names = Counter(short_name(device.name) for device in node.devices)
-    return " and ".join(f"{n} × {name}" for name, n in names.items())
+        many = f"{len(slices)} MIG slice" + ("s" if len(slices) > 1 else "")
+        parts.append(f"{many} ({profiles}) of {len(boards)} × {short_name(slices[0].name)}")
+    return " and ".join(parts)
 
 
 def _links(node: NodeTopology) -> str:
@@ -75,8 +79,16 @@ def _links(node: NodeTopology) -> str:
         return told + (" (assumed for this board)" if node.links == "assumed" else "")
     if node.links == "unknown":
         return f"{_fast_name(node)} not in this file"
+    return _slow_links(node)
+
+
+def _slow_links(node: NodeTopology) -> str:
+    """Say how devices reach each other that no fast link joins."""
+    count = len(node.devices)
     if {node.relation(a, b) for a in range(count) for b in range(a)} == {"?"}:
         return "links between devices not known"
+    if DENIALS & {problem.name for problem in node.problems}:
+        return "PCIe only (NVLinks are up, but the driver does not let them be used)"
     return "PCIe only" + (" (no NVLink seen)" if node.devices[0].vendor == "nvidia" else "")
 
 

@@ -85,6 +85,9 @@ def test_difference(capsys, tmp_path, dump):
     assert "GPU0–GPU1: NV4 → NV3" in out.splitlines()
     code, out, _ = run(capsys, "--diff", dump, dump)
     assert (code, out) == (0, "no difference\n")
+    code, _, err = run(capsys, "--diff", dump, tmp_path / "absent")
+    assert (code, err.count("\n")) == (2, 1)
+    assert "absent: No such file" in err
     code, out, _ = run(capsys, "--diff", dump, other, "--json")
     assert "GPU0–GPU1: NV4 → NV3" in json.loads(out)["differences"]
 
@@ -101,7 +104,8 @@ def test_difference(capsys, tmp_path, dump):
         (["--ranks", "0"], "--ranks"),
         (["--on", "slurm", "--nodes", "2", "--srun", "main"], "must be an option"),
         (["--on", "slurm", "--nodes", "2", "--srun", "--a=b\nc"], "must be an option"),
-        (["--diff", "DUMP", "absent"], "absent: No such file"),
+        (["--diff", "DUMP", "DUMP"], "--diff compares two files"),  # and writes no -o
+        (["--device", "h1000"], "no preset 'h1000'"),
     ],
 )
 def test_wrong_words_are_one_message(capsys, tmp_path, monkeypatch, dump, words, message):

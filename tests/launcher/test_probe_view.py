@@ -33,9 +33,38 @@ def test_matrix_has_a_row_for_each_device_and_nic():
     assert lines[1].split() == ["GPU0", "X", "NV12", "PIX", "PIX", "PIX"]
 
 
-def test_matrix_too_wide_for_a_terminal_is_left_out():
-    assert matrix_lines(node_of(WIDEST_MATRIX + 1, lambda a, b: "NV6")) == []
+def test_matrix_too_wide_for_a_terminal_is_cut_and_says_so():
+    many = [NodeNic(name=f"rdmap{i}", kind="efa") for i in range(32)]
+    lines = matrix_lines(node_of(2, lambda a, b: "NV6", nics=many))
+    assert [line.split() for line in lines[:3]] == [
+        ["GPU0", "GPU1"],
+        ["GPU0", "X", "NV6"],
+        ["GPU1", "NV6", "X"],
+    ]
+    assert "without 32 NICs" in lines[3]
+    assert "see --json" in matrix_lines(node_of(WIDEST_MATRIX + 1, lambda a, b: "NV6"))[0]
     assert matrix_lines(NodeTopology()) == []
+
+
+def test_nics_behind_one_device_stand_in_its_line():
+    """Four EFA devices sit behind the PCIe switch of each of two GPUs."""
+    nics = tuple(NodeNic(name=f"rdmap{i}", kind="efa", numa_node=0) for i in range(8))
+    node = node_of(2, lambda a, b: "NV6", nics=nics)
+    rows = [
+        [
+            "PIX" if min(a, b) < 2 <= max(a, b) and (max(a, b) - 2) // 4 == min(a, b) else "NODE"
+            for b in range(10)
+        ]
+        for a in range(10)
+    ]
+    lines = node_lines(node.model_copy(update={"matrix": tuple(map(tuple, rows))}))
+    assert "│ GPU0    ──PIX─── rdmap0, rdmap1, rdmap2, rdmap3" in lines
+    assert "│ GPU1    ──PIX─── rdmap4, rdmap5, rdmap6, rdmap7" in lines
+
+
+def test_device_that_no_switch_reaches_is_left_out_of_the_joint():
+    lines = node_lines(node_of(4, lambda a, b: "SYS" if b == 3 else "NV18", switched=True))
+    assert any(line.startswith("GPU0–GPU3 without GPU3: 18 NVLinks") for line in lines)
 
 
 def test_every_device_and_every_nic_is_drawn_once():

@@ -200,6 +200,39 @@ def test_link_state_without_peer_access_is_no_path(boxes):
     assert problems_of(node) == {"nvlink-denied"}
 
 
+@pytest.mark.parametrize("name", ["hgx_h100", "dgx1"])
+def test_peer_access_that_is_switched_off_is_no_missing_fabric(boxes, name):
+    box = getattr(boxes, name)()
+    box.overrides = {
+        f"nvmlDeviceGetP2PStatus gpu{a} gpu{b} 2": "4" for a in range(8) for b in range(8) if a != b
+    }
+    cluster, node = seen(box)
+    assert problems_of(node) == {"p2p-disabled"}
+    assert "PCIe only (NVLinks are up, but the driver does not let them be used)" in cluster.summary
+
+
+@pytest.mark.parametrize("dark", [(3,), (0, 1, 2, 3)])
+def test_device_without_any_link_on_a_board_is_named(boxes, dark):
+    box = boxes.hgx_h100()
+    box.overrides = {f"nvmlDeviceGetFieldValues gpu{i} 165 {link}": "0" for i in dark for link in range(18)}
+    cluster, node = seen(box)
+    assert [problem.message for problem in node.problems] == [f"GPU{i} has 0 of 18 NVLinks up" for i in dark]
+    assert "but not between all pairs" in cluster.summary
+    assert cluster.summary.endswith("more with some of them left out")
+    assert cluster.links[0].kind == "pcie"
+
+
+def test_half_of_all_links_down(boxes):
+    box = boxes.hgx_h100()
+    box.overrides = {
+        f"nvmlDeviceGetFieldValues gpu{i} 165 {link}": "0" for i in range(8) for link in range(9)
+    }
+    cluster, node = seen(box)
+    assert links_of(cluster)[0] == ("nvswitch", 8, 9 * 25e9, 1)
+    assert node.problems[0].message == "GPU0 has 9 of 18 NVLinks up (down: 0-8)"
+    assert len(node.problems) == 8
+
+
 @pytest.mark.parametrize("state", [1, 2])
 def test_fabric_manager_is_named(boxes, state):
     box = boxes.hgx_h100()
@@ -249,6 +282,49 @@ def test_lost_device_is_named_and_left_out(boxes):
     assert any("GPU3 does not answer" in note for note in cluster.notes)
 
 
+def test_lost_device_whose_name_is_remembered(boxes):
+    box = boxes.hgx_h100()
+    box.overrides = {
+        k: "!15" for k in box.profile() if " gpu3" in k and not k.startswith("nvmlDeviceGetName")
+    }
+    cluster, node = seen(box)
+    assert problems_of(node) == {"device-lost"}
+    assert cluster.devices_per_node == 7
+
+
+@pytest.mark.parametrize("count", ["!999", "0"])
+def test_devices_that_the_driver_does_not_show(boxes, count):
+    box = boxes.hgx_h100()
+    box.overrides["nvmlDeviceGetCount"] = count
+    cluster, node = seen(box)
+    assert problems_of(node) == {"devices-hidden"}
+    assert "8 NVIDIA device(s) are on the PCI bus" in cluster.summary
+
+
+def test_virtual_devices_are_told(boxes):
+    """A vGPU answers no question about NVLink."""
+    box = boxes.pairs()
+    box.name = "GRID A100D-20C"
+    box.overrides = {key: "!3" for key in box.profile() if "NvLink" in key}
+    box.overrides |= {f"nvmlDeviceGetVirtualizationMode gpu{i}": "2" for i in range(4)}
+    cluster, node = seen(box)
+    assert cluster.summary.startswith("4 × A100D (vGPU), PCIe only")
+    assert any("virtual GPUs" in note for note in cluster.notes)
+    assert not node.problems
+
+
+def test_one_device_in_slices_does_not_hide_the_whole_ones(boxes):
+    box = boxes.mig()
+    box.overrides["nvmlDeviceGetMigMode gpu0"] = "0 0"
+    assert seen(box)[0].summary.startswith("1 × A100 and 3 MIG slices (3 × 2g.20gb) of 1 × A100, ")
+
+
+def test_devices_that_tell_no_name_are_known_by_their_pci_id(boxes):
+    box = boxes.hgx_h100()
+    box.overrides = {f"nvmlDeviceGetName gpu{i}": "!13" for i in range(8)}
+    assert seen(box)[0].device.name == "h100-sxm5-80gb"
+
+
 def test_driver_that_hangs_is_named(boxes):
     box = boxes.hgx_h100()
     box.overrides["nvmlInit"] = "!hang"
@@ -292,6 +368,14 @@ def test_power_cap_is_a_note(boxes):
     cluster, _ = seen(box)
     assert cluster.device.power_watts == 500
     assert any("500 W of 700 W" in note for note in cluster.notes)
+
+
+def test_power_cap_of_one_device_slows_all(boxes):
+    box = boxes.hgx_h100()
+    box.overrides["nvmlDeviceGetEnforcedPowerLimit gpu2"] = "400000"
+    cluster, _ = seen(box)
+    assert cluster.device.power_watts == 400
+    assert any("power of GPU2 is limited to 400 W of 700 W" in note for note in cluster.notes)
 
 
 def test_unlike_devices_plan_with_the_smallest(boxes):
