@@ -21,7 +21,7 @@ from planner.schedules import (
 )
 from profiles.errors import InfeasibleError
 
-# A sample that is larger in CI; CUBOID_CASES=1000 runs the full set, which takes a quarter of an hour.
+# A sample that is larger in CI; CUBOID_CASES=1000 runs the full set, which takes a few minutes.
 RANDOM_CASES = int(os.environ.get("CUBOID_CASES") or (120 if os.environ.get("CI") else 40))
 EXACT_CASES = 12 if os.environ.get("CI") else 6
 
