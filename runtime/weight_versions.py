@@ -37,7 +37,9 @@ class StageVersions:
 
     def __init__(self, parameters: Mapping[str, nn.Parameter], spec: OptimizerSpec) -> None:
         self.parameters = dict(parameters)
-        self._twins = {name: nn.Parameter(p.detach()) for name, p in parameters.items()}
+        # A tensor from `detach` would share the parameter's count of changes: stepping a twin would then look
+        # to autograd like a change of weights that microbatches in flight still need.
+        self._twins = {name: nn.Parameter(p.data) for name, p in parameters.items()}
         for twin in self._twins.values():
             if gradient_dtype(twin) != twin.dtype:
                 twin.grad_dtype = gradient_dtype(twin)

@@ -24,24 +24,26 @@ SGD = OptimizerSpec(name="sgd", learning_rate=0.1, weight_decay=0.0, clip_norm=N
 MODEL = ModelSpec(layers=4, hidden=8, heads=2, vocab=13, seq_len=6, tied_embeddings=False)
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 @pytest.mark.parametrize(
     ("versions", "equal"), [((0, 0, 0), "aaa"), ((0, 1, 1), "abb"), ((0, 0, 1), "aab"), ((0, 1, 2), "abc")]
 )
-def test_three_backwards_see_the_weights_of_their_forward(versions, equal):
+def test_three_backwards_see_the_weights_of_their_forward(versions, equal, dtype):
     """The input gradient of a linear is dY · W, so it tells which version of W a backward used."""
     torch.manual_seed(0)
-    layer = Linear(3, 2, bias=False)
+    layer = Linear(3, 2, bias=False).to(dtype)
+    layer.weight.grad_dtype = torch.float32
     nn.init.normal_(layer.weight)
     stage = StageVersions({"weight": layer.weight}, SGD)
     stage.begin(versions)
     weights, graphs = [layer.weight.detach().clone()], []
     for microbatch, version in enumerate(versions):
         while stage.newest < version:
-            layer.weight.grad = torch.ones_like(layer.weight)
+            layer.weight.grad = torch.ones_like(layer.weight, dtype=torch.float32)
             stage.update(0.1)
             weights.append(weights[-1] - 0.1)
         stage.use(microbatch)
-        inputs = torch.ones(1, 3, requires_grad=True)
+        inputs = torch.ones(1, 3, dtype=dtype, requires_grad=True)
         graphs.append((inputs, layer(inputs)))
     assert stage.alive == len(set(versions))
     for microbatch, (inputs, output) in enumerate(graphs):
