@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from planner.nccl_tests import operation_of, parse_nccl_tests
+from planner.nccl_tests import measured_on, operation_of, parse_nccl_tests
 from profiles.cluster import ClusterSpec
 from profiles.costs import CollectiveCost, CostTable
 from profiles.documents import read_document, write_yaml
@@ -14,26 +14,30 @@ from profiles.model import ModelSpec
 
 
 def import_collectives(
-    paths: Sequence[Path], model: ModelSpec, cluster: ClusterSpec, output: Path
+    paths: Sequence[Path], model: ModelSpec, cluster: ClusterSpec | None, output: Path
 ) -> CostTable:
     """Read the collectives of `paths` into the table at `output`, which is made if it is missing.
+
+    A new table is of the machine and device that `cluster` is, else of those that the output names.
 
     Raises:
         ConfigError: for a file that is not such text.
     """
     found: list[CollectiveCost] = []
+    machine, device = None, None
     for path in paths:
         try:
             text = path.read_text(encoding="utf-8", errors="replace")
         except OSError as error:
             raise ConfigError(f"{path}: {error.strerror or error}") from None
         found += parse_nccl_tests(text, name=str(path), operation=operation_of(path.name))
+        machine, device = measured_on(text)
     if output.exists():
         table = read_document(output).read(CostTable)
     else:
         table = CostTable(
-            machine=cluster.name,
-            device=cluster.device.name,
+            machine=cluster.name if cluster else machine or "not told",
+            device=cluster.device.name if cluster else device or "not told",
             model=model,
             concurrent_ranks=max(cost.ranks * cost.groups for cost in found),
         )

@@ -17,19 +17,21 @@ from profiles.units import format_bytes, format_count, format_seconds
 if TYPE_CHECKING:
     from rich.table import Table
 
+SHORT_PHASES = {"input_gradient": "input grad", "weight_gradient": "weight grad"}
 PHASES = ("forward", "backward", "input_gradient", "weight_gradient", "recompute")
 
 
-def costs_document(costs: CostTable, cluster: ClusterSpec) -> dict[str, Any]:
+def costs_document(costs: CostTable, cluster: ClusterSpec | None) -> dict[str, Any]:
     """Return a cost table for machines, with the fits and comparisons that `print_costs` shows."""
+    comparisons = compare_with(costs, cluster) if cluster else ()
     return plain(costs) | {
         "fits": [asdict(fit) for fit in fit_links(costs)],
-        "comparisons": [asdict(one) | {"ratio": one.ratio} for one in compare_with(costs, cluster)],
+        "comparisons": [asdict(one) | {"ratio": one.ratio} for one in comparisons],
     }
 
 
-def print_costs(costs: CostTable, cluster: ClusterSpec) -> None:
-    """Print a cost table for people."""
+def print_costs(costs: CostTable, cluster: ClusterSpec | None) -> None:
+    """Print a cost table for people, compared with what is expected of `cluster`."""
     console = stdout_console()
     console.print(
         f"{costs.model.name} on {costs.device}, {costs.concurrent_ranks} ranks at once"
@@ -41,8 +43,10 @@ def print_costs(costs: CostTable, cluster: ClusterSpec) -> None:
     if costs.collectives:
         console.print(_collective_table(costs.collectives))
         console.print(_fit_table(fit_links(costs)))
-    console.print(machine_line(costs), markup=False)
-    for comparison in compare_with(costs, cluster):
+    line = machine_line(costs)
+    if line:
+        console.print(line, markup=False)
+    for comparison in compare_with(costs, cluster) if cluster else ():
         console.print(comparison.sentence(), markup=False)
     for note in costs.notes:
         console.print(f"  · {note}", markup=False)
@@ -76,18 +80,20 @@ def _layer_table(layers: Iterable[LayerCost]) -> Table:
         )
         rows.setdefault(key, {})[cost.phase] = cost
     shown = [phase for phase in PHASES if any(phase in phases for phases in rows.values())]
-    result = table("one layer, one microbatch: median ± half the quartile distance")
-    for name in ("component", "tp", "microbatch"):
+    result = table("one layer, one microbatch: medians; the largest half quartile distance; bytes kept")
+    for name in ("component", "tp", "micro"):
         result.add_column(name)
     for phase in shown:
-        result.add_column(phase.replace("_", " "), justify="right")
-    result.add_column("kept", justify="right")
+        result.add_column(SHORT_PHASES.get(phase, phase), justify="right", no_wrap=True)
+    for name in ("spread", "kept"):
+        result.add_column(name, justify="right", no_wrap=True)
     for (component, tp, microbatch, sequence_parallel, again, precision), phases in rows.items():
         mark = component + (" sp" if sequence_parallel else "") + (f" {again}" if again != "none" else "")
         mark += "" if precision == "fp32" else f" {precision}"
-        cells = [_time(phases[phase]) if phase in phases else "" for phase in shown]
+        cells = [format_seconds(phases[phase].seconds) if phase in phases else "" for phase in shown]
+        spread = max(_spread(cost) for cost in phases.values())
         kept = format_bytes(next(iter(phases.values())).activation_bytes)
-        result.add_row(mark, str(tp), str(microbatch), *cells, kept)
+        result.add_row(mark, str(tp), str(microbatch), *cells, f"± {spread:.0%}", kept)
     return result
 
 
@@ -118,6 +124,12 @@ def _fit_table(fits: Iterable[LinkFit]) -> Table:
     return result
 
 
-def _time(cost: LayerCost | CollectiveCost) -> str:
-    spread = 50 * cost.spread_seconds / cost.seconds
-    return f"{format_seconds(cost.seconds)} ± {spread:.0f} %"
+def _spread(cost: LayerCost | CollectiveCost) -> float:
+    """Return half the quartile distance as a share of the median."""
+    return cost.spread_seconds / cost.seconds / 2
+
+
+def _time(cost: CollectiveCost) -> str:
+    """Return the median and its spread; what nccl-tests printed has none."""
+    spread = f" ± {_spread(cost):.0%}" if cost.spread_seconds else ""
+    return format_seconds(cost.seconds) + spread

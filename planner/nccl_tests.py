@@ -20,9 +20,13 @@ _PROGRAMS: dict[str, Collective] = {
     "sendrecv": "send_recv",
 }
 _PROGRAM = re.compile(r"\b(all_reduce|all_gather|reduce_scatter|sendrecv)_perf")
-_RANK = re.compile(r"^#\s+Rank\s+(\d+)\b")
+_OTHER_PROGRAM = re.compile(r"\b(alltoall|broadcast|reduce|gather|scatter|hypercube)_perf")
+_RANK = re.compile(r"^#\s+Rank\s+(\d+)\b(?:\s+Group\s+(\d+)\b)?")
+_PLACE = re.compile(r"^#\s+Rank\s+\d+.*?\son\s+(\S+)\s+device\s+\d+\s+\[[^\]]*\]\s*(\S.*?)\s*$", re.M)
+_TAG = re.compile(r"^\s*(?:\[\d+,\d+\]<std(?:out|err)>: ?|\d+:\s)")  # of mpirun --tag-output, srun --label
 _ITERATIONS = re.compile(r"(?<!warmup )\biters:\s*(\d+)")
 _MICROSECOND = 1e-6
+_EXPECTED = "all_reduce_perf, all_gather_perf, reduce_scatter_perf, sendrecv_perf"
 
 
 def parse_nccl_tests(text: str, *, name: str, operation: Collective | None = None) -> list[CollectiveCost]:
@@ -36,25 +40,28 @@ def parse_nccl_tests(text: str, *, name: str, operation: Collective | None = Non
     Raises:
         ConfigError: when there is no table in it, or no telling of which operation or how many ranks.
     """
-    lines = text.splitlines()
-    ranks = len({match[1] for line in lines if (match := _RANK.match(line))})
-    if ranks < 2:
-        raise ConfigError(f"{name}: lists {ranks} ranks; the output must show at least two '# Rank' lines")
+    lines = [_TAG.sub("", line) for line in text.splitlines()]
     rows = _rows(lines)
     if not rows:
         raise ConfigError(f"{name}: no table of size, time and bandwidth found; is it output of nccl-tests?")
-    told = operation or _operation(text, rows, ranks)
+    ranks, groups, stride = _groups(lines, name)
+    other = _OTHER_PROGRAM.search(f"{name}\n{text}")
+    told = operation or (None if other else _operation(text, rows, ranks))
+    if told is None and other:
+        raise ConfigError(f"{name}: is of {other[0]}, a collective that no plan uses; expected {_EXPECTED}")
     if told is None:
         raise ConfigError(
             f"{name}: cannot tell which collective this is; name the file after its program"
-            " (all_gather_perf.txt), or say --operation"
+            f" ({_EXPECTED}), as all_gather_perf.txt"
         )
+    pairs = told == "send_recv"
     found = _ITERATIONS.search(text)
     return [
         CollectiveCost(
             operation=told,
-            ranks=2 if told == "send_recv" else ranks,
-            groups=max(1, ranks // 2) if told == "send_recv" else 1,
+            ranks=2 if pairs else ranks,
+            groups=max(1, ranks * groups // 2) if pairs else groups,
+            stride=stride,
             message_bytes=max(1, size // ranks if told == "all_gather" else size),
             seconds=microseconds * _MICROSECOND,
             spread_seconds=0.0,
@@ -63,6 +70,34 @@ def parse_nccl_tests(text: str, *, name: str, operation: Collective | None = Non
         for size, microseconds, _, _ in rows
         if size > 0 and microseconds > 0
     ]
+
+
+def _groups(lines: Sequence[str], name: str) -> tuple[int, int, int]:
+    """Return ranks of a group, groups at once (NCCL_TESTS_SPLIT), and how far apart the ranks of one are.
+
+    Raises:
+        ConfigError: when there are fewer than two ranks, or groups of unlike sizes.
+    """
+    members: dict[str, set[int]] = {}
+    for line in lines:
+        if match := _RANK.match(line):
+            members.setdefault(match[2] or "0", set()).add(int(match[1]))
+    sizes = {len(ranks) for ranks in members.values()}
+    if len(sizes) > 1:
+        raise ConfigError(
+            f"{name}: its groups have unlike numbers of ranks: {', '.join(map(str, sorted(sizes)))}"
+        )
+    size = sizes.pop() if sizes else 0
+    if size < 2:
+        raise ConfigError(f"{name}: lists {size} ranks; the output must show at least two '# Rank' lines")
+    first = sorted(next(iter(members.values())))
+    return size, len(members), first[1] - first[0]
+
+
+def measured_on(text: str) -> tuple[str | None, str | None]:
+    """Return the host and the device that the output names first, as far as it does."""
+    match = _PLACE.search("\n".join(_TAG.sub("", line) for line in text.splitlines()))
+    return (match[1], match[2]) if match else (None, None)
 
 
 def operation_of(name: str) -> Collective | None:

@@ -53,6 +53,10 @@ def bench(
             help="Take collectives from text that nccl-tests printed, measuring nothing; repeat for several.",
         ),
     ] = None,
+    cluster: Annotated[
+        str | None,
+        typer.Option(metavar="NAME|FILE", help="Preset or cluster.yaml to compare with [this machine]."),
+    ] = None,
     svg: Annotated[Path | None, typer.Option(help="Draw the costs here.")] = None,
     fresh: Annotated[bool, typer.Option("--fresh", help="Measure anew instead of going on.")] = False,
     json: Annotated[bool, typer.Option("--json", help="Print one JSON document.")] = False,
@@ -63,38 +67,43 @@ def bench(
     precision is added to it.
 
     Example: cuboid bench --model bytes-1m --ranks 4 --seconds 30 -o costs.yaml --svg costs.svg
-             cuboid bench --model gpt3-22b --import all_reduce_perf.txt -o costs.yaml
+             cuboid bench --model gpt3-22b --cluster dgx-h100 --import all_reduce_perf.txt -o costs.yaml
     """
     from planner.bench import measure  # noqa: PLC0415 (start-up time)
     from planner.probe import probe  # noqa: PLC0415
-    from profiles.presets import load_model  # noqa: PLC0415
+    from profiles.presets import load_cluster, load_model  # noqa: PLC0415
 
-    spec, cluster = load_model(model), probe()
+    spec = load_model(model)
+    expected = load_cluster(cluster) if cluster else None
     if import_file:
         from launcher.bench_import import import_collectives  # noqa: PLC0415
 
-        table = import_collectives(import_file, spec, cluster, output)
+        table = import_collectives(import_file, spec, expected, output)
     else:
-        with progress_line(seconds) as report:
+        here = probe()
+        expected = expected or here
+        with progress_line(seconds) as report, _interruption_told(output):
             table = measure(
                 spec,
-                ranks=ranks or cluster.devices_per_node,
+                ranks=ranks or here.devices_per_node,
                 seconds=seconds,
                 microbatches=microbatch or (1, 2, 4, 8),
                 seq_len=seq_len,
                 tensor_parallel=tp,
-                precision=_precision(precision, cluster),
+                precision=_precision(precision, here),
                 sequence_parallel=sequence_parallel,
                 recompute=recompute,
-                cluster=cluster,
+                cluster=here,
                 output=output,
                 fresh=fresh,
                 progress=report,
             )
-    _show(table, cluster, output, svg=svg, json=json)
+    _show(table, expected, output, svg=svg, json=json)
 
 
-def _show(table: CostTable, cluster: ClusterSpec, output: Path, *, svg: Path | None, json: bool) -> None:
+def _show(
+    table: CostTable, cluster: ClusterSpec | None, output: Path, *, svg: Path | None, json: bool
+) -> None:
     from launcher.bench_report import costs_document, print_costs  # noqa: PLC0415 (start-up time)
 
     written = [output]
@@ -108,6 +117,19 @@ def _show(table: CostTable, cluster: ClusterSpec, output: Path, *, svg: Path | N
         return
     print_costs(table, cluster)
     stderr_console().print(f"wrote {', '.join(map(str, written))}", markup=False)
+
+
+@contextmanager
+def _interruption_told(output: Path) -> Iterator[None]:
+    """Say on Ctrl-C what is left of the measurement."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        kept = f"{output} holds what was measured" if output.exists() else "nothing was measured yet"
+        stderr_console().print(
+            f"interrupted: {kept}; the same command goes on from there", markup=False, soft_wrap=True
+        )
+        raise
 
 
 def _precision(name: str | None, cluster: ClusterSpec) -> Precision:

@@ -4,32 +4,32 @@ from __future__ import annotations
 
 import os
 import statistics
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 
 import torch
 
 from profiles.bench_request import BenchRequest
 from runtime.bench.measured import Measured
-from runtime.bench.points import LayerPoint, Point, optional
+from runtime.bench.points import LayerPoint, Point
 
+NAMED = 3  # points that a note names
 BUSY_SHARE = 1.15  # wall over processor time of a block from which other work is suspected
 
 
 def conditions(
-    request: BenchRequest, results: Mapping[Point, Measured], missing: int, device: torch.device
+    request: BenchRequest, results: Mapping[Point, Measured], missing: Sequence[Point], device: torch.device
 ) -> tuple[str, ...]:
-    """Return sentences for the table's notes."""
+    """Return sentences for the table's notes; `missing` are the points that were not reached."""
     found = []
     if device.type == "cuda":
         found.append(accelerator_state(device))
     else:
         found.extend(_other_work(request, results))
     if missing:
-        found.append(f"{missing} points were left out because the time was short; run again to go on")
-    left_out = [point for point in results if isinstance(point, LayerPoint) and optional(point)]
-    if request.sequence_parallel and not any(point.sequence_parallel for point in left_out):
-        found.append("sequence parallelism was asked for and not reached")
+        names = "; ".join(point.name for point in missing[:NAMED]) + (" …" if len(missing) > NAMED else "")
+        points = "1 point was" if len(missing) == 1 else f"{len(missing)} points were"
+        found.append(f"{points} not reached in the time ({names}); run again to go on")
     return tuple(text for text in found if text)
 
 

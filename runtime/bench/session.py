@@ -1,4 +1,5 @@
-"""One bench run: rounds over all points until the time is spent, the table written after every round.
+"""One bench run: rounds over all points until the time is spent. The table is written after every round, and
+while the first one goes on, so that an interrupted run can be gone on from.
 
 Every rank measures the same point at the same time. Rank 0 keeps the clock: before each point it tells all
 whether to measure it and for how long. The first round gives every point a few samples; later rounds add
@@ -11,7 +12,7 @@ import math
 import sys
 import time
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import torch
@@ -31,6 +32,8 @@ from runtime.bench.table import known_points, merge, table
 LEAST_SAMPLES = 3  # of all ranks together
 FIRST_ROUND_SHARE = 0.3
 LAST_SECONDS = 0.1
+PART_POINTS = 6  # of the first round, after which the ranks may bring together what they have
+KEEP_SECONDS = 2.0
 WEIGHTS = {LayerPoint: 2.0, MatmulPoint: 3.0, OptimizerPoint: 2.0}  # every other point: 1
 
 
@@ -54,26 +57,40 @@ class Session:
         sampler = Sampler(self.request, place)
         results: dict[Point, Measured] = {}
         skip = self._known_to_rank_0(place)
-        first = [point for point in todo if point not in skip]
+        wanted, part_size = _not_known(todo, skip) or todo, PART_POINTS
         while True:
-            fresh = dict(self._round(first or todo, pace, sampler, place))
-            first, pace.round_number = [], pace.round_number + 1
-            for measured in _gathered(fresh, place):
-                for point, more in measured.items():
-                    results.setdefault(point, Measured()).add(more)
-            if place.rank == 0:
-                missing = len(set(todo) - skip - set(results))
-                notes = conditions(self.request, results, missing, place.device)
-                sampler.let_go()
-                bare = process_bytes(place.device)
-                self._write(table(self.request, results, process_bytes=bare, notes=notes))
-            if not fresh:
+            any_fresh = False
+            for start in range(0, len(wanted), part_size):
+                fresh = dict(self._round(wanted, range(start, start + part_size), pace, sampler, place))
+                any_fresh |= bool(fresh)
+                for measured in _gathered(fresh, place):
+                    for point, more in measured.items():
+                        results.setdefault(point, Measured()).add(more)
+                last = start + part_size >= len(wanted)
+                if place.rank == 0 and (last or pace.since_kept() > KEEP_SECONDS):
+                    missing = [point for point in todo if point not in skip and point not in results]
+                    self._keep(results, missing, place, sampler if last else None)
+                    pace.kept = time.monotonic()
+            if not any_fresh:
                 return
+            wanted, part_size, pace.round_number = todo, len(todo), pace.round_number + 1
+
+    def _keep(
+        self, results: dict[Point, Measured], missing: Sequence[Point], place: Place, sampler: Sampler | None
+    ) -> None:
+        """Write the table; with the sampler, whose layers are let go for it, measure a bare process too."""
+        notes = conditions(self.request, results, missing, place.device)
+        bare = None
+        if sampler is not None:
+            sampler.let_go()
+            bare = process_bytes(place.device)
+        now = table(self.request, results, process_bytes=bare, notes=notes)
+        write_yaml(self.output, merge(self.known, now) if self.known else now)
 
     def _round(
-        self, todo: Sequence[Point], pace: _Pace, sampler: Sampler, place: Place
+        self, todo: Sequence[Point], part: range, pace: _Pace, sampler: Sampler, place: Place
     ) -> Iterator[tuple[Point, Measured]]:
-        for index, point in enumerate(todo):
+        for index, point in list(enumerate(todo))[part.start : part.stop]:
             seconds = _from_rank_0(pace.allowance(point) if place.rank == 0 else None, place)
             if seconds is None:
                 continue
@@ -95,9 +112,6 @@ class Session:
     def _window(self, todo: Sequence[Point]) -> float:
         return FIRST_ROUND_SHARE * self.request.seconds / sum(map(_weight, todo))
 
-    def _write(self, now: CostTable) -> None:
-        write_yaml(self.output, merge(self.known, now) if self.known else now)
-
 
 @dataclass(kw_only=True)
 class _Pace:
@@ -107,6 +121,11 @@ class _Pace:
     window: float
     round_number: int = 1
     spent: dict[Point, float] = field(default_factory=dict)
+    kept: float = field(default_factory=time.monotonic)  # when the table was last written
+
+    def since_kept(self) -> float:
+        """Return the seconds since the table was last written."""
+        return time.monotonic() - self.kept
 
     def allowance(self, point: Point) -> float | None:
         """Return the seconds to sample `point` for, None to leave it out of this round."""
@@ -115,6 +134,13 @@ class _Pace:
         if self.round_number == 1:  # whatever a plan cannot do without is measured even when the time is over
             return None if left < LAST_SECONDS and optional(point) else max(0.0, min(window, left))
         return None if left < max(LAST_SECONDS, self.spent.get(point, window)) else window
+
+
+def _not_known(todo: Sequence[Point], known: frozenset[Point]) -> list[Point]:
+    """Return the points that are not known, and the blocks from which missing recomputation is told."""
+    new = [point for point in todo if point not in known]
+    plain = {replace(point, recompute="none") for point in new if isinstance(point, LayerPoint)}
+    return [point for point in todo if point not in known or point in plain]
 
 
 def _weight(point: Point) -> float:

@@ -30,7 +30,7 @@ def table(
     request: BenchRequest,
     results: Mapping[Point, Measured],
     *,
-    process_bytes: int,
+    process_bytes: int | None,
     notes: tuple[str, ...] = (),
 ) -> CostTable:
     """Return the table of all that was measured."""
@@ -183,6 +183,7 @@ def merge(known: CostTable, now: CostTable) -> CostTable:
             "collectives": _merged(known.collectives, now.collectives),
             "matmul_flops_per_second": now.matmul_flops_per_second or known.matmul_flops_per_second,
             "overlap": now.overlap or known.overlap,
+            "process_bytes": known.process_bytes if now.process_bytes is None else now.process_bytes,
             "optimizer_seconds_per_parameter": now.optimizer_seconds_per_parameter
             or known.optimizer_seconds_per_parameter,
         }

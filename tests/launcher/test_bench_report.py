@@ -145,6 +145,38 @@ def test_collectives_of_nccl_tests_replace_those_of_the_same_shape(
     assert "all_reduce_perf.txt" in capsys.readouterr().err
 
 
+def test_a_new_table_of_nccl_tests_is_of_the_machine_that_the_text_names(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """It may be imported on a laptop, whose own rates are no yardstick."""
+    output, text = tmp_path / "costs.yaml", tmp_path / "all_reduce_perf.txt"
+    text.write_text(NCCL)
+    words = ["bench", "--model", "bytes-1m", "--import", str(text), "-o", str(output)]
+    assert main(words) == 0
+    shown = capsys.readouterr().out
+    assert "reaches" not in shown
+    assert "±" not in shown
+    costs = read_document(output).read(CostTable)
+    assert (costs.machine, costs.device) == ("node-a", "NVIDIA Thing")
+    assert main([*words, "--cluster", "dgx-h100"]) == 0
+    assert "of 450 GB/s (nvlink4" in capsys.readouterr().out
+
+
+def test_an_interrupted_bench_says_what_is_left(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    output = tmp_path / "costs.yaml"
+
+    def measure(*args: object, **options: object) -> CostTable:
+        output.write_text("a part")
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("planner.bench.measure", measure)
+    monkeypatch.setattr("planner.probe.probe", lambda **options: cluster())
+    assert main(["bench", "--model", "bytes-1m", "-o", str(output)]) == 130
+    assert "holds what was measured" in capsys.readouterr().err
+
+
 def test_a_precision_that_does_not_exist(measured: None, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["bench", "--model", "bytes-1m", "--precision", "fp7"]) == 2
     assert "fp32" in capsys.readouterr().err

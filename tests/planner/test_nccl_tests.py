@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from planner.nccl_tests import operation_of, parse_nccl_tests
+from planner.nccl_tests import measured_on, operation_of, parse_nccl_tests
 from profiles.errors import ConfigError
 
 NEW = """\
@@ -56,6 +56,30 @@ def test_send_recv_is_pairs() -> None:
     assert {(cost.ranks, cost.groups) for cost in costs} == {(2, 2)}
 
 
+def test_groups_that_run_at_once() -> None:
+    """NCCL_TESTS_SPLIT: ranks 0 and 2 are a group, 1 and 3 another."""
+    split = NEW.replace("Rank  1 Group  0", "Rank  1 Group  1").replace(
+        "Rank  3 Group  0", "Rank  3 Group  1"
+    )
+    costs = parse_nccl_tests(split, name="x", operation="all_reduce")
+    assert {(cost.ranks, cost.groups, cost.stride) for cost in costs} == {(2, 2, 2)}
+
+
+@pytest.mark.parametrize("tag", ["[1,0]<stdout>:", "[1,0]<stdout>: ", "0: ", " 3: "])
+def test_tags_of_launchers_are_cut_off(tag: str) -> None:
+    tagged = "".join(f"{tag}{line}\n" for line in NEW.splitlines())
+    assert parse_nccl_tests(tagged, name="x") == parse_nccl_tests(NEW, name="x")
+    assert measured_on(tagged) == ("node-a", "NVIDIA Thing")
+
+
+def test_values_that_were_not_checked() -> None:
+    """Without validation the last column of either half is N/A."""
+    times = [cost.seconds for cost in parse_nccl_tests(NEW, name="x")]
+    unchecked = NEW.replace("      0    ", "    N/A    ").replace("      0\n", "    N/A\n")
+    assert unchecked.count("N/A") == 4
+    assert [cost.seconds for cost in parse_nccl_tests(unchecked, name="x")] == times
+
+
 def test_the_programs_name_tells() -> None:
     assert parse_nccl_tests("# Collective test starting: reduce_scatter_perf\n" + OLD, name="x")[
         0
@@ -67,7 +91,15 @@ def test_the_programs_name_tells() -> None:
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("", "0 ranks"),
+        ("", "no table"),
+        (NEW.replace("#  Rank", "#  rank"), "0 ranks"),
+        (
+            NEW.replace(
+                "Group  0 Pid   100 on   node-a device  3", "Group  1 Pid   100 on   node-a device  3"
+            ),
+            "unlike",
+        ),
+        ("# Collective test starting: alltoall_perf\n" + NEW, "no plan uses"),
         (NEW.split("#       size", maxsplit=1)[0], "no table"),
         (OLD, "which collective"),
         (

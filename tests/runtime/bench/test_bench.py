@@ -153,7 +153,8 @@ def test_a_launcher_of_another_number_of_ranks_is_refused(request_path: Path, tm
 
 
 def test_an_interrupt_leaves_no_process(tmp_path: Path) -> None:
-    write_yaml(tmp_path / "request.yaml", BenchRequest(**(FIELDS | {"seconds": 600.0})))
+    """What the first round had measured by then is kept, and tells what is missing."""
+    write_yaml(tmp_path / "request.yaml", BenchRequest(**(FIELDS | {"seconds": 24.0})))
     process = subprocess.Popen(
         command(tmp_path / "request.yaml", tmp_path / "costs.yaml"),
         stderr=subprocess.PIPE,
@@ -162,7 +163,7 @@ def test_an_interrupt_leaves_no_process(tmp_path: Path) -> None:
     )
     assert process.stderr is not None
     for line in process.stderr:
-        if "round 1" in line:
+        if "round 1" in line and (tmp_path / "costs.yaml").exists():
             break
     ranks = psutil.Process(process.pid).children()
     assert len(ranks) == 2
@@ -170,6 +171,9 @@ def test_an_interrupt_leaves_no_process(tmp_path: Path) -> None:
     assert process.wait(20) == 130
     process.stderr.close()
     assert not psutil.wait_procs(ranks, timeout=5)[1]
+    kept = read_document(tmp_path / "costs.yaml").read(CostTable)
+    assert {cost.component for cost in kept.layers} == {"block"}  # the first points
+    assert any("not reached in the time" in note for note in kept.notes)
 
 
 def test_the_bench_ends_with_the_process_that_asked_for_it(tmp_path: Path) -> None:
