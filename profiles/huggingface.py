@@ -41,8 +41,8 @@ def model_from_huggingface(data: Config) -> ModelSpec:
     Raises:
         FieldError: naming the field that is missing or not supported.
     """
-    family = _need(data, "model_type")
-    if "moe" in str(family) or family == "mixtral" or any(data.get(key) for key in EXPERT_KEYS):
+    family = str(_need(data, "model_type"))
+    if "moe" in family or family == "mixtral" or any(data.get(key) for key in EXPERT_KEYS):
         key = next((key for key in EXPERT_KEYS if data.get(key)), "model_type")
         raise FieldError((key,), "a mixture of experts is not supported; use a dense model")
     if "text_config" in data:
@@ -62,46 +62,46 @@ def model_from_huggingface(data: Config) -> ModelSpec:
 def _gpt2(data: Config) -> dict[str, Any]:
     if data.get("add_cross_attention"):
         raise FieldError(("add_cross_attention",), "cross-attention is not supported")
-    hidden = _need(data, "n_embd")
+    hidden = _count(data, "n_embd")
     return {
-        "layers": _need(data, "n_layer"),
+        "layers": _count(data, "n_layer"),
         "hidden": hidden,
-        "heads": _need(data, "n_head"),
-        "ffn_hidden": data.get("n_inner") or 4 * hidden,
-        "vocab": _need(data, "vocab_size"),
-        "seq_len": _need(data, "n_positions"),
+        "heads": _count(data, "n_head"),
+        "ffn_hidden": _optional_count(data, "n_inner") or 4 * hidden,
+        "vocab": _count(data, "vocab_size"),
+        "seq_len": _count(data, "n_positions"),
         "activation": _activation(data, "activation_function", "gelu_new"),
         "position": "learned",
         "norm": "layernorm",
-        "norm_epsilon": float(data.get("layer_norm_epsilon", 1e-5)),
-        "tied_embeddings": bool(data.get("tie_word_embeddings", True)),
+        "norm_epsilon": _number(data, "layer_norm_epsilon", 1e-5),
+        "tied_embeddings": _flag(data, "tie_word_embeddings", True),
     }
 
 
 def _gated(data: Config, *, activation: str = "silu", tied: bool = False) -> dict[str, Any]:
     """Fields that all families after Llama share: RoPE, RMSNorm, a gated MLP."""
-    heads = _need(data, "num_attention_heads")
+    heads = _count(data, "num_attention_heads")
     noted = []
     scaling = data.get("rope_scaling") or data.get("rope_parameters") or {}
     kind = scaling.get("rope_type", scaling.get("type", "default")) if isinstance(scaling, Mapping) else None
     if kind not in {None, "default"}:
         noted.append(f"'{kind}' scaling of rotary positions")
     return {
-        "layers": _need(data, "num_hidden_layers"),
-        "hidden": _need(data, "hidden_size"),
+        "layers": _count(data, "num_hidden_layers"),
+        "hidden": _count(data, "hidden_size"),
         "heads": heads,
-        "kv_heads": data.get("num_key_value_heads") or heads,
-        "head_dim": data.get("head_dim"),
-        "ffn_hidden": _need(data, "intermediate_size"),
+        "kv_heads": _optional_count(data, "num_key_value_heads") or heads,
+        "head_dim": _optional_count(data, "head_dim"),
+        "ffn_hidden": _count(data, "intermediate_size"),
         "gated_mlp": True,
         "activation": _activation(data, "hidden_act", activation),
-        "vocab": _need(data, "vocab_size"),
-        "seq_len": _need(data, "max_position_embeddings"),
+        "vocab": _count(data, "vocab_size"),
+        "seq_len": _count(data, "max_position_embeddings"),
         "position": "rope",
         "norm": "rmsnorm",
-        "norm_epsilon": float(data.get("rms_norm_eps", 1e-5)),
+        "norm_epsilon": _number(data, "rms_norm_eps", 1e-5),
         "rope_theta": _rope_theta(data),
-        "tied_embeddings": bool(data.get("tie_word_embeddings", tied)),
+        "tied_embeddings": _flag(data, "tie_word_embeddings", tied),
         "attention_bias": False,
         "linear_bias": False,
         "approximations": noted,
@@ -110,7 +110,7 @@ def _gated(data: Config, *, activation: str = "silu", tied: bool = False) -> dic
 
 def _llama(data: Config) -> dict[str, Any]:
     fields = _gated(data)
-    attention, mlp = bool(data.get("attention_bias", False)), bool(data.get("mlp_bias", False))
+    attention, mlp = _flag(data, "attention_bias", False), _flag(data, "mlp_bias", False)
     fields |= {"attention_bias": attention, "linear_bias": mlp}
     if attention != mlp:
         fields["approximations"].append("a bias on some of the output projections")
@@ -131,7 +131,7 @@ def _qwen2(data: Config) -> dict[str, Any]:
 
 
 def _qwen3(data: Config) -> dict[str, Any]:
-    fields = _gated(data) | {"attention_bias": bool(data.get("attention_bias", False))}
+    fields = _gated(data) | {"attention_bias": _flag(data, "attention_bias", False)}
     fields["approximations"].append("a norm on queries and keys")
     if data.get("attention_bias"):
         fields["approximations"].append("a bias on the attention's output projection")
@@ -142,9 +142,10 @@ def _qwen3(data: Config) -> dict[str, Any]:
 
 def _gemma(data: Config) -> dict[str, Any]:
     fields = _gated(data, activation="gelu_pytorch_tanh", tied=True)
-    activation = data.get("hidden_activation") or data.get("hidden_act") or "gelu_pytorch_tanh"
+    key = "hidden_activation" if data.get("hidden_activation") else "hidden_act"
+    activation = _activation(data, key, "gelu_pytorch_tanh")
     # Gemma 1 configs say "gelu" but the family is trained with the tanh form.
-    fields["activation"] = ACTIVATIONS.get("gelu_pytorch_tanh" if activation == "gelu" else activation)
+    fields["activation"] = "gelu_tanh" if activation == "gelu" else activation
     fields["approximations"] += ["embeddings scaled by √hidden", "norms with weights counted from one"]
     if data.get("attention_bias"):
         fields["attention_bias"] = True
@@ -168,8 +169,8 @@ def _gemma3(data: Config) -> dict[str, Any]:
 
 
 def _phi(data: Config) -> dict[str, Any]:
-    hidden = _need(data, "hidden_size")
-    heads = _need(data, "num_attention_heads")
+    hidden = _count(data, "hidden_size")
+    heads = _count(data, "num_attention_heads")
     noted = [
         "attention and MLP side by side with one norm",
         "rotary positions on part of a head",
@@ -178,28 +179,28 @@ def _phi(data: Config) -> dict[str, Any]:
     if data.get("qk_layernorm"):
         noted.append("a norm on queries and keys")
     return {
-        "layers": _need(data, "num_hidden_layers"),
+        "layers": _count(data, "num_hidden_layers"),
         "hidden": hidden,
         "heads": heads,
-        "kv_heads": data.get("num_key_value_heads") or heads,
-        "ffn_hidden": _need(data, "intermediate_size"),
+        "kv_heads": _optional_count(data, "num_key_value_heads") or heads,
+        "ffn_hidden": _count(data, "intermediate_size"),
         "activation": _activation(data, "hidden_act", "gelu_new"),
-        "vocab": _need(data, "vocab_size"),
-        "seq_len": _need(data, "max_position_embeddings"),
+        "vocab": _count(data, "vocab_size"),
+        "seq_len": _count(data, "max_position_embeddings"),
         "position": "rope",
         "norm": "layernorm",
-        "norm_epsilon": float(data.get("layer_norm_eps", 1e-5)),
+        "norm_epsilon": _number(data, "layer_norm_eps", 1e-5),
         "rope_theta": _rope_theta(data),
         "attention_bias": True,
         "linear_bias": True,
-        "tied_embeddings": bool(data.get("tie_word_embeddings", False)),
+        "tied_embeddings": _flag(data, "tie_word_embeddings", False),
         "approximations": noted,
     }
 
 
 def _phi3(data: Config) -> dict[str, Any]:
     fields = _gated(data)
-    if float(data.get("partial_rotary_factor", 1.0)) != 1.0:
+    if _number(data, "partial_rotary_factor", 1.0) != 1.0:
         fields["approximations"].append("rotary positions on part of a head")
     _note_window(data, fields)
     return fields
@@ -228,12 +229,12 @@ def _note_window(data: Config, fields: dict[str, Any]) -> None:
 
 def _rope_theta(data: Config) -> float:
     parameters = data.get("rope_parameters")
-    nested = parameters.get("rope_theta") if isinstance(parameters, Mapping) else None
-    return float(data.get("rope_theta") or nested or 10000.0)
+    nested = parameters if isinstance(parameters, Mapping) else {}
+    return _number(data, "rope_theta", _number(nested, "rope_theta", 10000.0))
 
 
 def _activation(data: Config, key: str, default: str) -> str:
-    name = data.get(key) or default
+    name = str(data.get(key) or default)
     if name not in ACTIVATIONS:
         raise FieldError((key,), f"'{name}' is not supported; known: {', '.join(ACTIVATIONS)}")
     return ACTIVATIONS[name]
@@ -243,3 +244,29 @@ def _need(data: Config, key: str) -> Any:
     if data.get(key) is None:
         raise FieldError((key,), f"'{key}' is missing from the config")
     return data[key]
+
+
+def _count(data: Config, key: str) -> int:
+    """Return a whole number that must be there."""
+    value = _need(data, key)
+    if not isinstance(value, int) or isinstance(value, bool) or value < 1:
+        raise FieldError((key,), f"must be a whole number from 1 on, not {value!r}")
+    return value
+
+
+def _optional_count(data: Config, key: str) -> int | None:
+    return None if data.get(key) is None else _count(data, key)
+
+
+def _number(data: Config, key: str, default: float) -> float:
+    value = data.get(key)
+    if value is None:
+        return default
+    if not isinstance(value, int | float) or isinstance(value, bool) or value <= 0:
+        raise FieldError((key,), f"must be a number above 0, not {value!r}")
+    return float(value)
+
+
+def _flag(data: Config, key: str, default: bool) -> bool:
+    value = data.get(key)
+    return default if value is None else bool(value)

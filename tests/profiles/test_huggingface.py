@@ -1,10 +1,13 @@
 """Configs of every known family, against the parameters that transformers itself counts."""
 
+import contextlib
 import json
 from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from profiles.errors import ConfigError, FieldError
 from profiles.huggingface import model_from_huggingface
@@ -104,11 +107,39 @@ def test_a_missing_field_is_named_at_its_file(tmp_path: Path, key: str) -> None:
         ({"model_type": "llava", "text_config": {}}, "text_config: a model of several modalities"),
         ({"architectures": ["LlamaForCausalLM"], **SMALL}, "'model_type' is missing"),
         ({"model_type": "llama", **SMALL, "hidden_act": "mish"}, "hidden_act: 'mish' is not supported"),
+        ({"model_type": "llama", **SMALL, "hidden_size": "64"}, "hidden_size: must be a whole number from 1"),
+        ({"model_type": "llama", **SMALL, "rms_norm_eps": "small"}, "rms_norm_eps: must be a number above 0"),
     ],
 )
 def test_what_is_not_known_is_refused(data: dict[str, Any], message: str) -> None:
     with pytest.raises(FieldError, match=message):
         model_from_huggingface(data)
+
+
+@given(data=st.data())
+def test_whatever_a_field_holds_is_read_or_refused(data: st.DataObject) -> None:
+    family, config = data.draw(st.sampled_from(CASES))
+    keys = [*config, "rms_norm_eps", "rope_theta", "rope_scaling", "rope_parameters", "partial_rotary_factor"]
+    keys += [
+        "hidden_act",
+        "hidden_activation",
+        "sliding_window",
+        "tie_word_embeddings",
+        "model_type",
+        "n_inner",
+    ]
+    values = st.one_of(
+        st.none(),
+        st.booleans(),
+        st.integers(-2, 100),
+        st.floats(allow_nan=False),
+        st.text(max_size=4),
+        st.just([]),
+        st.just({"rope_theta": "x"}),
+    )
+    wrong = data.draw(st.dictionaries(st.sampled_from(keys), values, max_size=2))
+    with contextlib.suppress(ConfigError):
+        model_from_huggingface({"model_type": family, **config, **wrong})
 
 
 def test_the_config_of_a_preset_gives_the_preset() -> None:
