@@ -20,7 +20,7 @@ from planner.layout_schedule import (
     schedule_of,
     with_schedule,
 )
-from planner.schedules import check
+from planner.schedules import ScheduleError, check, find_family
 from profiles.cluster import ClusterSpec
 from profiles.documents import Document, Record, read_document, validate, write_yaml
 from profiles.errors import FieldError
@@ -148,11 +148,20 @@ def _layout(data: dict[str, Any], folder: Path) -> Layout:
         rest = {key: value for key, value in data.items() if key != "schedule"}
         return with_schedule(validate(Layout, rest), read_schedule_file(folder / name), name=name)
     layout = validate(Layout, data)
-    if layout.actions is not None:
+    if layout.actions is None:
+        _refuse_unknown(layout.schedule)
+    else:
         schedule = schedule_of(layout)
         check(schedule)
         check_match(layout, schedule, name="actions")
     return layout
+
+
+def _refuse_unknown(schedule: str) -> None:
+    try:
+        find_family(schedule)
+    except ScheduleError as error:
+        raise FieldError(("schedule",), str(error)) from None
 
 
 def save_plan(path: Path, plan: Plan) -> None:

@@ -16,7 +16,7 @@ from planner.validate_cluster import cluster_of
 from planner.validate_recompute import recompute_share, without_configured
 from planner.validate_software import precision_of, software_of
 from profiles.documents import read_document
-from profiles.errors import CuboidError
+from profiles.errors import ConfigError, CuboidError
 from profiles.model import ModelSpec
 
 DEFAULT_VOCAB = 50304
@@ -29,9 +29,11 @@ def read_cases(path: Path) -> Iterator[Case | Unpriced]:
     """Yield every record of a file, or of all YAML files in a folder.
 
     Raises:
-        ConfigError: when `path` is missing or a named file is not YAML.
+        ConfigError: when `path` is missing, a named file holds no records, or a folder no YAML file.
     """
     files = sorted([*path.glob("*.yaml"), *path.glob("*.yml")]) if path.is_dir() else [path]
+    if not files:
+        raise ConfigError(f"{path}: no YAML file in this folder; give the folder or the file of the records")
     for file in files:
         try:
             data = read_document(file).data
@@ -40,12 +42,14 @@ def read_cases(path: Path) -> Iterator[Case | Unpriced]:
                 raise
             yield Unpriced(id=file.stem, source=file.stem, reason=f"not readable: {error}")
             continue
+        if not path.is_dir() and not _is_table(data):
+            raise ConfigError(f"{file}: not a table of records: it needs `records`, or `columns` and `rows`")
         yield from cases_from(data, file.stem)
 
 
 def cases_from(data: Any, source: str) -> Iterator[Case | Unpriced]:
     """Yield the records of one document."""
-    if not isinstance(data, dict) or not ("records" in data or "rows" in data):
+    if not _is_table(data):
         yield Unpriced(id=source, source=source, reason="not a table of records")
         return
     remarks = " ".join(str(text) for text in _map(data.get("meta")).values() if isinstance(text, str))
@@ -65,6 +69,10 @@ def cases_from(data: Any, source: str) -> Iterator[Case | Unpriced]:
         ) as error:
             yield Unpriced(id=name, source=source, reason=f"not understood: {error}")
     yield from without_configured(cases, remarks)
+
+
+def _is_table(data: Any) -> bool:
+    return isinstance(data, dict) and ("records" in data or "rows" in data)
 
 
 def _expanded(data: Data, source: str) -> list[Any]:

