@@ -54,7 +54,7 @@ def calibrate(
 
 
 def measured_runs(paths: Sequence[Path]) -> list[MeasuredRun]:
-    """Read the plans and records of run directories.
+    """Read the plans and records of run directories; one that is named twice counts once.
 
     Raises:
         ConfigError: for a folder that is no run, or has not measured anything yet.
@@ -62,7 +62,7 @@ def measured_runs(paths: Sequence[Path]) -> list[MeasuredRun]:
     from planner.calibrate import MeasuredRun  # noqa: PLC0415
 
     found = []
-    for path in paths:
+    for path in {path.resolve(): path for path in paths}.values():
         run = open_run(path)
         record = run.record()
         if record is None:

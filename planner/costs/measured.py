@@ -136,6 +136,22 @@ def between(costs: CostTable, *, microbatch: int, tp: int, seq_len: int) -> str:
     return f", microbatch {microbatch} extrapolated from {above[0] if above else below[-1]}"
 
 
+def stand_in(
+    costs: CostTable, *, tp: int, seq_len: int, sequence_parallel: bool, precision: Precision
+) -> str:
+    """Return words that tell of block times that stand in for a variant that was not measured, or nothing."""
+    blocks = [
+        cost for cost in costs.layers if (cost.component, cost.tp, cost.seq_len) == ("block", tp, seq_len)
+    ]
+    told = ""
+    precisions = {cost.precision for cost in blocks}
+    if blocks and precision not in precisions:
+        told += f", {' and '.join(sorted(precisions))} times in place of {precision}"
+    if blocks and sequence_parallel not in {cost.sequence_parallel for cost in blocks}:
+        told += f", times {'without' if sequence_parallel else 'with'} sequence parallelism"
+    return told
+
+
 def collective_seconds(
     costs: CostTable, operation: Collective, *, ranks: int, groups: int, message_bytes: float
 ) -> float | None:

@@ -236,7 +236,14 @@ def measured_pieces(
         hop_latency=hop,
         origin={
             "compute": f"measured on {costs.machine} under {costs.concurrent_ranks} ranks"
-            + measured.between(costs, microbatch=layout.microbatch, tp=layout.tp, seq_len=model.seq_len),
+            + measured.between(costs, microbatch=layout.microbatch, tp=layout.tp, seq_len=model.seq_len)
+            + measured.stand_in(
+                costs,
+                tp=layout.tp,
+                seq_len=model.seq_len,
+                sequence_parallel=layout.sequence_parallel,
+                precision=layout.precision,
+            ),
             "communication": f"measured on {costs.machine}",
         },
     )

@@ -213,6 +213,15 @@ def test_calibrate_shows_by_how_much(tmp_path: Path, capsys: pytest.CaptureFixtu
     assert again.calibration.error_before < 0.02
 
 
+def test_a_run_that_is_named_twice_is_not_held_out_from_itself(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (run, *_) = make_runs(tmp_path, table(1.5))
+    assert main(["calibrate", run, f"{run}/../{Path(run).name}", "-o", str(tmp_path / "costs.yaml")]) == 0
+    shown = capsys.readouterr().out
+    assert "with a second run it can be told" in shown
+
+
 def test_calibrate_needs_costs_and_records(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (run, *_) = make_runs(tmp_path, table())
     (Path(run) / "costs.yaml").unlink()

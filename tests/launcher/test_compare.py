@@ -36,6 +36,18 @@ def test_what_is_unknown_has_no_error() -> None:
     assert rows["MFU"].cells()[1] == "–"
 
 
+def test_messages_that_are_measured_inside_the_layers_are_compared_with_them() -> None:
+    """A run cannot tell them from the forward and backward that wait for them."""
+    predicted = estimate(1.0, 0.3, 10)
+    time = predicted.time.model_copy(update={"backward": 0.5, "tp_comm": 0.2})
+    rows = {
+        row.name: row for row in compare(predicted.model_copy(update={"time": time}), estimate(1.25, 0.5, 10))
+    }
+    assert rows["compute and tp_comm"].error == pytest.approx(-0.2)
+    assert rows["forward"].error is None
+    assert rows["tp_comm"].cells() == ("    tp_comm", "200 ms", "–", "")
+
+
 def test_parts_that_are_zero_on_both_sides_are_left_out() -> None:
     names = [row.name for row in compare(estimate(1.0, 0.5, 10), estimate(1.0, 0.5, 10))]
     assert "dp_comm" not in names
