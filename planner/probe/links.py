@@ -70,11 +70,22 @@ def link_classes(node: NodeTopology) -> tuple[LinkSpec, ...]:
             span=span,
             bytes_per_second=c.bytes_per_second,
             latency_seconds=LATENCY_SECONDS[c.kind],
+            shared_by=_sharing(found, place),
             source=c.source,
         )
-        for span, c in found
+        for place, (span, c) in enumerate(found)
     ]
     return (*inside, network_link(node, devices=count))
+
+
+def _sharing(found: list[tuple[int, _Class]], place: int) -> int:
+    """Return how many devices share the links of a class.
+
+    Where rings through a larger run have fewer links than those inside the runs it is made of, all devices of
+    such a run share them.
+    """
+    (span, inner), (_, outer) = found[max(0, place - 1)], found[place]
+    return span if inner.kind == outer.kind and outer.bytes_per_second < inner.bytes_per_second else 1
 
 
 def _class(node: NodeTopology, run: tuple[int, ...]) -> _Class:
@@ -134,7 +145,7 @@ def network_link(node: NodeTopology, *, devices: int) -> LinkSpec:
             kind="ethernet",
             bytes_per_second=ASSUMED_ETHERNET_BYTES_PER_SECOND,
             latency_seconds=LATENCY_SECONDS["ethernet"],
-            shared_by=devices,
+            shared_by=_sharing(found, place),
             source="assumed: no NIC was seen, 10 Gb/s a node",
         )
     kinds: list[LinkKind] = [nic.kind for nic in nics]

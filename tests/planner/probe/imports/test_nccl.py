@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from planner.costs.communication import LINK_EFFICIENCY, path
 from planner.probe.assemble import cluster_of
 from planner.probe.imports.finish import identify_as
 from planner.probe.imports.nccl import read_nccl
@@ -210,9 +211,13 @@ def test_dies_of_mi250x(write, mi250x):
     node = read(write.nccl(cpus=["".join(map(board, range(8)))]))
     assert [node.relation(0, i) for i in range(1, 8)] == ["XGMI4", "XGMI", *["HOP2"] * 3, "XGMI2", "HOP2"]
     assert "8 × MI250X, xGMI in up to 2 hops (7 links per device)" in describe_node(node)
-    rates = [(link.span, link.bytes_per_second) for link in cluster_of(node).links[:-1]]
-    # A pair has its four links. A ring of four dies leaves each over one link and enters over another, twice.
-    assert rates == [(2, 4 * 50e9), (4, 2 * 50e9), (8, 6 * 50e9)]
+    cluster = cluster_of(node)
+    rates = [(link.span, link.bytes_per_second, link.shared_by) for link in cluster.links[:-1]]
+    # A pair has its four links. Two rings of four dies, one each way, go over the one link between 0 and 2.
+    assert rates == [(2, 4 * 50e9, 1), (4, 2 * 50e9, 2), (8, 6 * 50e9, 1)]
+    for degree, links in ((2, 4), (4, 2), (8, 6)):
+        expected = links * 50e9 * LINK_EFFICIENCY["xgmi"]
+        assert path(cluster, degree, 1).bytes_per_second == pytest.approx(expected)
 
 
 def test_xgmi_of_rccl(write):
