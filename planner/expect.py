@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from planner.bounds import Loads
 from planner.columns import LayerTimes, Seconds
+from planner.loads import Loads
 from planner.skeletons import Column
 
 

@@ -11,7 +11,6 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from planner.bounds import Loads
 from planner.columns import LayerTimes, LayoutColumns, Seconds
 from planner.costs import memory
 from planner.costs.compute import Slice, optimizer_seconds
@@ -20,6 +19,7 @@ from planner.costs.price import straggling
 from planner.costs.rates import beside, gathering_seconds, reduction_seconds
 from planner.costs.roofline import ELEMENT_BYTES
 from planner.costs.software import Software
+from planner.loads import Loads
 from profiles.cluster import ClusterSpec
 from profiles.costs import CostTable
 from profiles.model import ModelSpec

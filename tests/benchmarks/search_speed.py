@@ -18,14 +18,14 @@ import time
 
 import numpy as np
 
-from planner.bounds import splits
 from planner.columns import layer_times
 from planner.costs import MODERN
-from planner.frontier import variant_bounds
+from planner.loads import splits
 from planner.pins import Pins
 from planner.rank_bounds import Pricing
 from planner.space import build_space
 from planner.targets import CUBOID
+from planner.variant_bounds import variant_bounds
 from profiles.presets import cluster_preset, model_preset
 
 CASES = (
