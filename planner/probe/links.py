@@ -145,7 +145,7 @@ def network_link(node: NodeTopology, *, devices: int) -> LinkSpec:
             kind="ethernet",
             bytes_per_second=ASSUMED_ETHERNET_BYTES_PER_SECOND,
             latency_seconds=LATENCY_SECONDS["ethernet"],
-            shared_by=_sharing(found, place),
+            shared_by=devices,
             source="assumed: no NIC was seen, 10 Gb/s a node",
         )
     kinds: list[LinkKind] = [nic.kind for nic in nics]
