@@ -89,7 +89,8 @@ def print_measured(measured: Sequence[Measured]) -> None:
             out.print(f"[bold]{one.emulation.schedule}, {title}[/]")
             for line in draw(timeline, width=out.width, colours=colours, per_column=scale):
                 out.print(line, no_wrap=True, crop=True)
-        out.print(legend(one.simulated, colours=colours))
+        for line in legend([one.simulated], width=out.width, colours=colours):
+            out.print(line)
         _print_ranks(one.emulation)
 
 

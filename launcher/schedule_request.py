@@ -25,11 +25,20 @@ from planner.schedules import (
     peak_activations,
     simulate,
     steady_cycle,
+    steady_weight_versions,
     to_data,
 )
 from profiles.errors import ConfigError, InfeasibleError
 
 _FRONTIER_EFFORT = 100_000
+
+
+@dataclass(frozen=True, kw_only=True)
+class Steady:
+    """What a step costs when steps overlap, and the versions of its weights that each rank then keeps."""
+
+    cycle: float
+    weight_versions: tuple[int, ...]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -123,16 +132,20 @@ class ScheduleRequest:
         data = to_data(timeline)
         steady = self.steady(timeline)
         if steady is not None:
-            data["steady_cycle"] = float(f"{steady:.12g}")
+            data["steady_cycle"] = float(f"{steady.cycle:.12g}")
+            data["steady_weight_versions"] = list(steady.weight_versions)
         return data
 
-    def steady(self, timeline: Timeline) -> float | None:
-        """Return what a step of an asynchronous family costs in the long run; None for others and files."""
+    def steady(self, timeline: Timeline) -> Steady | None:
+        """Return an asynchronous family in the long run; None for others and files."""
         schedule = timeline.schedule
-        if schedule.flush or self.ranks is None or self.microbatches is None:
+        name, ranks, microbatches, times = schedule.name, self.ranks, self.microbatches, self.times(schedule)
+        by_name = any(family.name == name for family in FAMILIES)
+        if schedule.flush or not by_name or ranks is None or microbatches is None:
             return None
-        return steady_cycle(
-            schedule.name, ranks=self.ranks, microbatches=self.microbatches, times=self.times(schedule)
+        return Steady(
+            cycle=steady_cycle(name, ranks=ranks, microbatches=microbatches, times=times),
+            weight_versions=steady_weight_versions(name, ranks=ranks, microbatches=microbatches),
         )
 
     def _schedule(self, name: str) -> Schedule:

@@ -11,7 +11,10 @@ from launcher.console import stdout_console, table
 from launcher.drawing.palette import heat
 from launcher.drawing.terminal import column_seconds, draw, legend
 from launcher.schedule_request import Frontier, ScheduleRequest
-from planner.schedules import Timeline
+from planner.schedules import Timeline, weight_versions
+
+_NARROW = 80  # columns; below, tables are written closer
+_LONGEST_NAME = 16  # of a family
 
 
 def print_timelines(request: ScheduleRequest, timelines: list[Timeline]) -> None:
@@ -19,12 +22,17 @@ def print_timelines(request: ScheduleRequest, timelines: list[Timeline]) -> None
     out = stdout_console()
     colours = out.color_system is not None and not out.no_color
     grid = table()
-    for name in ("schedule", "stages", "cycle", "bubble", "peak microbatches"):
-        grid.add_column(name, justify="left" if name == "schedule" else "right")
+    for name in ("schedule", "stages", "cycle", "bubble", "peak"):
+        grid.add_column(name, justify="left" if name == "schedule" else "right", overflow="fold")
     asynchronous = any(not timeline.schedule.flush for timeline in timelines)
     if asynchronous:
         grid.add_column("weights", justify="right")
-        grid.add_column("cycle when overlapped", justify="right")
+        grid.add_column("steady\ncycle", justify="right")
+    for column in grid.columns[1:]:  # in a narrow terminal only paths are broken
+        column.min_width = max(map(len, str(column.header).split()))
+    grid.columns[0].min_width = min(_LONGEST_NAME, max(len(t.schedule.name) for t in timelines))
+    if out.width < _NARROW:
+        grid.padding = 0
     for timeline in timelines:
         schedule = timeline.schedule
         row = [
@@ -36,10 +44,8 @@ def print_timelines(request: ScheduleRequest, timelines: list[Timeline]) -> None
         ]
         if asynchronous:
             steady = request.steady(timeline)
-            row += [
-                str(max(schedule.weight_versions or (1,))),
-                "" if steady is None else f"{steady:.6g}",
-            ]
+            versions = weight_versions(schedule) if steady is None else steady.weight_versions
+            row += [str(max(versions)), "" if steady is None else f"{steady.cycle:.6g}"]
         grid.add_row(*row)
     out.print(grid)
     scale = column_seconds(timelines, width=out.width)
@@ -48,8 +54,8 @@ def print_timelines(request: ScheduleRequest, timelines: list[Timeline]) -> None
             out.print(f"[bold]{timeline.schedule.name}[/]")
         for line in draw(timeline, width=out.width, colours=colours, per_column=scale):
             out.print(line, no_wrap=True, crop=True)
-    widest = max(timelines, key=lambda timeline: len(timeline.schedule.kinds))
-    out.print(legend(widest, colours=colours))
+    for line in legend(timelines, width=out.width, colours=colours):
+        out.print(line)
     if len(timelines) == 1:
         _print_ranks(timelines[0])
 
@@ -59,7 +65,7 @@ def _print_ranks(timeline: Timeline) -> None:
     if len(timeline.busy) > 64:
         return
     grid = table()
-    for name in ("rank", "stages", "busy", "wait", "idle", "peak microbatches"):
+    for name in ("rank", "stages", "busy", "wait", "idle", "peak"):
         grid.add_column(name, justify="right")
     for rank, peak in enumerate(timeline.peak_activations):
         grid.add_row(

@@ -25,7 +25,8 @@ def schedule(
     names: Annotated[
         list[str],
         typer.Argument(
-            metavar="NAME|FILE...", help="Families, several with commas or spaces; or schedule files."
+            metavar="NAME|FILE...",
+            help="Families, several with commas or spaces; or schedule files, which --times are for too.",
         ),
     ],
     *,
@@ -39,7 +40,8 @@ def schedule(
 
     Cycle: the longest span of one rank, first action to last; what a step costs when steps follow each other
     without a barrier. Bubble: the share of the cycle in which ranks do not compute. Peak: most microbatches
-    held, from F to the end of B or W, through all of a rank's layers.
+    held, from F to the end of B or W, through all of a rank's layers. Of asynchronous families, whose steps
+    overlap: weights, the most versions a rank keeps; steady cycle, what a step costs in the long run.
 
     Example: cuboid schedule 1f1b,zb-h1,zb-v --stages 4 --microbatches 8 --svg schedules.svg
     """

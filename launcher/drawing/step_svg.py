@@ -9,13 +9,13 @@ from collections.abc import Iterator, Sequence
 from html import escape
 
 from launcher.drawing.palette import phase_of, step_colour, step_name
+from launcher.drawing.ticks import tick_shares
 from planner.schedules import Cell, StepTimeline
 from profiles.units import format_seconds
 
 _WIDTH, _LEFT, _RIGHT = 1080, 64, 136
 _TITLE, _AXIS, _GAP, _LEGEND = 28, 24, 16, 20
 _CHARACTER = 6.8  # width of a digit of the labels, in pixels
-_TICKS = 5
 _MOST_CELLS = 6000  # above this, tooltips and labels are left out
 _NAMESPACE = ' xmlns="http://www.w3.org/2000/svg"'
 _STYLE = (
@@ -104,10 +104,9 @@ def _cell(  # noqa: PLR0917 (private, called once)
 def _axis(timeline: StepTimeline, y: float, scale: float) -> Iterator[str]:
     end = _LEFT + timeline.seconds * scale
     yield f'<path d="M{_LEFT} {y:.1f}H{end:.1f}" stroke="#9aa6bd" fill="none"/>'
-    for tick in range(_TICKS):
-        share = tick / (_TICKS - 1)
+    for share in tick_shares(end - _LEFT):
         x = _LEFT + (end - _LEFT) * share
-        text = escape(format_seconds(timeline.seconds * share).strip() if tick else "0")
+        text = escape(format_seconds(timeline.seconds * share).strip() if share else "0")
         yield f'<path d="M{x:.1f} {y:.1f}v4" stroke="#9aa6bd"/>'
         yield f'<text class="d" x="{x:.1f}" y="{y + 16:.1f}" text-anchor="middle">{text}</text>'
 

@@ -13,6 +13,7 @@ from collections.abc import Iterator, Sequence
 from rich.style import Style
 from rich.text import Text
 
+from launcher.drawing.packing import pack
 from launcher.drawing.palette import phase_of, step_colour, step_name
 from planner.schedules import Cell, StepTimeline
 from profiles.units import format_seconds
@@ -43,8 +44,7 @@ def draw_steps(timelines: Sequence[StepTimeline], *, width: int, colours: bool) 
             lines.append(Text(f"… and {timeline.ranks - _MOST_RANKS} more ranks", style="dim"))
         end = format_seconds(timeline.seconds).strip()
         lines.append(Text(" " * label + "0" + end.rjust(max(used - 1, len(end) + 1)), style="dim"))
-    lines.append(_legend(timelines, colours=colours))
-    return lines
+    return lines + _legend(timelines, width=width, colours=colours)
 
 
 def _runs(
@@ -86,19 +86,15 @@ def _letter(kind: str) -> str:
     return kind if phase_of(kind) is None else step_name(kind)[0]
 
 
-def _legend(timelines: Sequence[StepTimeline], *, colours: bool) -> Text:
+def _legend(timelines: Sequence[StepTimeline], *, width: int, colours: bool) -> list[Text]:
     kinds = {
         step_name(cell.kind): cell.kind
         for timeline in timelines
         for cell in timeline.cells
         if cell.end > cell.ready
     }
-    line = Text()
+    entries = []
     for name, kind in kinds.items():
-        if colours:
-            line.append("  ", Style(bgcolor=step_colour(kind, 0)))
-            line.append(f" {name}   ")
-        else:
-            line.append(f"{_letter(kind)} {name}   ")
-    line.append("· waiting")
-    return line
+        entry = Text("  ", Style(bgcolor=step_colour(kind, 0))) if colours else Text(_letter(kind))
+        entries.append(Text.assemble(entry, f" {name}"))
+    return pack([*entries, Text("· waiting")], width=width)

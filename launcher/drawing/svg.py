@@ -7,6 +7,7 @@ from html import escape
 
 from launcher.console import counted
 from launcher.drawing.palette import NAMES, colour
+from launcher.drawing.ticks import tick_shares
 from planner.schedules import Kind, Timeline
 
 _WIDTH, _LEFT, _RIGHT = 1280, 70, 150
@@ -49,7 +50,7 @@ def _panel(timeline: Timeline, top: float, row: float, scale: float) -> Iterator
     yield f'<text class="t" x="{_LEFT}" y="{top + 16:.1f}">{escape(title)}</text>'
     body = top + _TITLE
     end = _LEFT + timeline.makespan * scale
-    yield _beside(end, top + 24, "busy", "peak")
+    yield _beside(top + 24, "busy", "peak")
     for rank in range(schedule.ranks):
         y = body + rank * row
         yield (
@@ -59,7 +60,7 @@ def _panel(timeline: Timeline, top: float, row: float, scale: float) -> Iterator
             middle = y + row / 2 + 3
             share = timeline.busy[rank] / timeline.cycle if timeline.cycle else 0.0
             yield f'<text x="{_LEFT - 8}" y="{middle:.1f}" text-anchor="end">rank {rank}</text>'
-            yield _beside(end, middle, f"{share:.0%}", f"{timeline.peak_activations[rank]:.3g}")
+            yield _beside(middle, f"{share:.0%}", f"{timeline.peak_activations[rank]:.3g}")
     if sum(map(len, schedule.actions)) > _MOST_CELLS:
         yield from _paths(timeline, body, row, scale)
     else:
@@ -67,11 +68,11 @@ def _panel(timeline: Timeline, top: float, row: float, scale: float) -> Iterator
     yield from _axis(timeline, body + row * schedule.ranks, scale)
 
 
-def _beside(end: float, y: float, busy: str, peak: str) -> str:
-    """Two columns of text to the right of a row."""
-    return (
-        f'<text class="d" x="{end + 42:.1f}" y="{y:.1f}" text-anchor="end">{busy}</text>'
-        f'<text class="d" x="{end + 76:.1f}" y="{y:.1f}" text-anchor="end">{peak}</text>'
+def _beside(y: float, busy: str, peak: str) -> str:
+    """Two columns of text at the right edge."""
+    return "".join(
+        f'<text class="d" x="{_WIDTH - _RIGHT + shift}" y="{y:.1f}" text-anchor="end">{text}</text>'
+        for text, shift in ((busy, 60), (peak, 110))
     )
 
 
@@ -82,9 +83,10 @@ def _cells(timeline: Timeline, body: float, row: float, scale: float) -> Iterato
         y = body + rank * row
         for action, start, end in zip(actions, timeline.starts[rank], timeline.ends[rank], strict=True):
             x, width = _LEFT + (start - timeline.origin) * scale, (end - start) * scale
+            gap = min(0.6, width / 5)  # to the next cell
             fill = colour(action.kind, stages.index(action.stage))
             yield (
-                f'<rect x="{x:.2f}" y="{y:.1f}" width="{max(width - 0.6, 0.2):.2f}" height="{row - 2:.1f}"'
+                f'<rect x="{x:.2f}" y="{y:.1f}" width="{width - gap:.2f}" height="{row - 2:.1f}"'
                 f' fill="{fill}"><title>rank {rank}: {action} ({NAMES[action.kind]}, stage {action.stage},'
                 f" microbatch {action.microbatch}) {start:.6g} to {end:.6g}</title></rect>"
             )
@@ -114,7 +116,7 @@ def _paths(timeline: Timeline, body: float, row: float, scale: float) -> Iterato
 def _axis(timeline: Timeline, y: float, scale: float) -> Iterator[str]:
     end = _LEFT + timeline.makespan * scale
     yield f'<path d="M{_LEFT} {y:.1f}H{end:.1f}" stroke="#999" fill="none"/>'
-    for share in (0.0, 0.25, 0.5, 0.75, 1.0):
+    for share in tick_shares(end - _LEFT):
         x = _LEFT + (end - _LEFT) * share
         yield f'<path d="M{x:.1f} {y:.1f}v4" stroke="#999"/>'
         yield (

@@ -14,8 +14,9 @@ from collections.abc import Iterator, Sequence
 from rich.style import Style
 from rich.text import Text
 
+from launcher.drawing.packing import pack
 from launcher.drawing.palette import NAMES, colour
-from planner.schedules import Action, Timeline
+from planner.schedules import Action, Kind, Timeline
 
 _MOST_ROWS = 48
 
@@ -77,18 +78,15 @@ def _label_width(timeline: Timeline) -> int:
     return len(f"rank {len(timeline.starts) - 1} ")
 
 
-def legend(timeline: Timeline, *, colours: bool) -> Text:
-    """Return one line that explains the cells of `timeline`."""
-    line = Text()
-    for kind in sorted(timeline.schedule.kinds):
-        if colours:
-            line.append("  ", Style(bgcolor=colour(kind, 0)))
-            line.append(f" {NAMES[kind]}   ")
-        else:
-            line.append(f"{kind.name} {NAMES[kind]}   ")
-    if timeline.schedule.chunks > 1:
-        line.append("lighter: later chunks" if colours else "small letters: later chunks")
-    return line
+def legend(timelines: Sequence[Timeline], *, width: int, colours: bool) -> list[Text]:
+    """Return the lines that explain the cells of `timelines`."""
+    entries = []
+    for kind in sorted(set[Kind]().union(*(timeline.schedule.kinds for timeline in timelines))):
+        entry = Text("  ", Style(bgcolor=colour(kind, 0))) if colours else Text(kind.name)
+        entries.append(Text.assemble(entry, f" {NAMES[kind]}"))
+    if any(timeline.schedule.chunks > 1 for timeline in timelines):
+        entries.append(Text("lighter: later chunks" if colours else "small letters: later chunks"))
+    return pack(entries, width=width)
 
 
 def _shown(ranks: int) -> list[int]:

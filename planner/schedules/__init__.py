@@ -14,7 +14,7 @@ from planner.schedules.problem import Problem
 from planner.schedules.refusal import ScheduleRefused
 from planner.schedules.shared import simulate_shared
 from planner.schedules.simulate import simulate
-from planner.schedules.steady import steady_cycle
+from planner.schedules.steady import steady_cycle, steady_weight_versions
 from planner.schedules.step import Cell, RankShare, StepTimeline, simulated_step, step_cells
 from planner.schedules.text import ParsedSchedule, lowered_to_csv, parse_schedule, to_csv, to_data
 from planner.schedules.timeline import Timeline
@@ -62,6 +62,7 @@ __all__ = [
     "simulate_shared",
     "simulated_step",
     "steady_cycle",
+    "steady_weight_versions",
     "step_cells",
     "to_csv",
     "to_data",

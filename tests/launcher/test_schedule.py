@@ -1,5 +1,6 @@
 """`cuboid schedule` and `cuboid check` from the command line: what they print, write and refuse."""
 
+import itertools
 import json
 from pathlib import Path
 from typing import Any
@@ -8,8 +9,10 @@ from xml.etree import ElementTree
 import pytest
 
 from launcher.cli import main
+from launcher.drawing import draw, svg
 from launcher.drawing.palette import heat
-from launcher.drawing.terminal import column_seconds, draw
+from launcher.drawing.terminal import column_seconds, legend
+from launcher.drawing.ticks import tick_shares
 from planner.schedules import StageTimes, build, simulate
 
 SHAPE = ["--stages", "4", "--microbatches", "8"]
@@ -78,6 +81,49 @@ def test_a_timeline_in_plain_characters() -> None:
         "rank 1 ···F0 B0--- F1 B1--- ······",
         "       0                         9",
     ]
+
+
+def test_a_legend_explains_every_cell_and_breaks_none_of_its_entries() -> None:
+    timelines = [
+        simulate(schedule, StageTimes.uniform(stages=schedule.stages))
+        for schedule in (build(name, ranks=2, microbatches=2) for name in ("pipedream", "zb-v"))
+    ]
+    lines = [line.plain for line in legend(timelines, width=34, colours=False)]
+    assert lines == [
+        "F forward   B backward",
+        "I input gradient",
+        "W weight gradient",
+        "U weight update",
+        "small letters: later chunks",
+    ]
+    assert len(legend(timelines, width=110, colours=False)) == 1
+
+
+@pytest.mark.parametrize("columns", ["60", "80"])
+def test_a_narrow_table_loses_nothing(
+    columns: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("COLUMNS", columns)
+    _, out, _ = run(capsys, "schedule", "interleaved-1f1b,pipedream,pipedream-2bw", *SHAPE)
+    assert "…" not in out and max(map(len, out.splitlines())) <= int(columns)
+    # Versions of the weights in the long run, which a single step does not show; then the steady cycle.
+    assert "pipedream 4 33 27.3% 4 4 24 pipedream-2bw 4 33 27.3% 4 2 24" in " ".join(out.split())
+
+
+def test_ticks_of_a_short_timeline_do_not_meet() -> None:
+    assert [len(tick_shares(width)) for width in (1060, 200, 70, 30)] == [5, 3, 2, 1]
+    timelines = [
+        simulate(build(name, ranks=8, microbatches=8), StageTimes.uniform(stages=8))
+        for name in ("naive", "1f1b")
+    ]
+    root = ElementTree.fromstring(svg(timelines))
+    labels = [
+        (float(text.get("y", 0)), float(text.get("x", 0)))
+        for text in root.iter("{http://www.w3.org/2000/svg}text")
+        if text.get("class") == "d" and text.get("text-anchor") == "middle"
+    ]
+    for (y, x), (other_y, other_x) in itertools.pairwise(sorted(labels)):
+        assert y != other_y or other_x - x >= 64
 
 
 def test_several_timelines_share_one_scale() -> None:
