@@ -38,7 +38,7 @@ from planner.variant_bounds import LEANEST, take_variants, variant_bounds
 
 ROUGH_AT_ONCE = 4096
 SKELETONS_AT_ONCE = 512
-CHOICES_AT_ONCE = 512
+CHOICES_AT_ONCE = 1024
 MIXED_AT_ONCE = 64
 
 

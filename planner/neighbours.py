@@ -28,7 +28,7 @@ def distinct_orders(
     return np.asarray(new[np.cumsum(begins) - 1])
 
 
-def neighbours(cluster: ClusterSpec, order: RankOrder, degrees: Column) -> Column:
+def neighbours(cluster: ClusterSpec, order: RankOrder, degrees: Column) -> NDArray[np.int32]:
     """Return how many ranks of each axis's group share one run of each link class.
 
     Two orders with equal rows put equal traffic on equal links, so only one of them is searched.
@@ -42,11 +42,11 @@ def neighbours(cluster: ClusterSpec, order: RankOrder, degrees: Column) -> Colum
         [n, 3 · links]: −1 for a group of one, 0 for a group that straddles runs unevenly.
     """
     spans = [link.span or cluster.devices for link in cluster.links]
-    rows = np.empty((len(degrees), 3, len(spans)), dtype=np.int64)
-    stride = np.ones(len(degrees), dtype=np.int64)
+    rows = np.empty((len(degrees), 3, len(spans)), dtype=np.int32)
+    stride = np.ones(len(degrees), dtype=np.int32)  # divides in half the time of 64 bits
     for axis in order.split("-"):
         place = ("tp", "pp", "dp").index(axis)
-        degree = degrees[:, place]
+        degree = degrees[:, place].astype(np.int32)
         extent = stride * degree
         for number, span in enumerate(spans):
             even = (span % extent == 0) | ((extent % span == 0) & (span % stride == 0)) | (stride % span == 0)
