@@ -32,7 +32,7 @@ class Numbers:
         str | None,
         typer.Option(
             help="Seconds of all of a rank's layers for one microbatch, F=1,I=1,W=1 if left out; B = I + W."
-            " F=1:2:1:1 gives one per rank."
+            " F=1:2:1:1 gives one per rank, or one per stage for that stage alone."
         ),
     ] = None
     comm: Annotated[

@@ -180,6 +180,9 @@ def _parse_json(text: str, name: str) -> ParsedSchedule:
         raise ConfigError(f"{name}:{error.lineno}:{error.colno}: not valid JSON: {error.msg}") from None
     except (ValueError, RecursionError):  # a number of thousands of digits, thousands of brackets
         raise ConfigError(f"{name}: not a schedule: a number too long, or nested too deeply") from None
+    several = data.get("schedules") if isinstance(data, dict) else None
+    if isinstance(several, list):
+        raise ConfigError(f"{name}: holds {len(several)} schedules, expected one; print each to its own file")
     if not isinstance(data, dict) or not isinstance(data.get("actions"), list):
         raise ConfigError(f"{name}: no list 'actions'; expected what `cuboid schedule --json` prints")
     cells = [_read_cell(raw, index, name) for index, raw in enumerate(data["actions"])]

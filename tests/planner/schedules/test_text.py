@@ -124,6 +124,7 @@ def test_messages_of_a_file_are_proved_too() -> None:
         ('{"actions": [{"rank": 0}]}', r"actions\[0\]"),
         ('{"actions": [{"rank": 0, "action": "X", "stage": 0, "microbatch": 0}]}', "use F, B, I, W or U"),
         ('{"actions": []}', "'actions' is empty"),
+        ('{"schedules": [{}, {}]}', "holds 2 schedules, expected one"),
         ('{"ranks": "two", ' + CELL, "ranks: must be a whole number"),
         ('{"ranks": 1, ' + CELL.replace('"rank": 0', '"rank": 4'), "actions[0].rank: 4, of ranks 0 to 0"),
         ("{" + CELL.replace('"rank": 0', '"rank": -1'), "actions[0].rank: -1, of ranks 0 to 0"),
