@@ -53,9 +53,9 @@ def measure(
 ) -> CostTable:
     """Measure `model` with `ranks` processes working at once for about `seconds`.
 
-    `tensor_parallel` None: every degree that divides the ranks and heads. `cluster` None: this machine is
-    probed. `sequence_parallel` and `recompute` add those variants. With `output` the table is kept after
-    every round, and an earlier one is gone on from unless `fresh`.
+    `tensor_parallel` None: every degree that divides the ranks and heads. `seq_len` takes the place of the
+    model's. `cluster` None: this machine is probed. `sequence_parallel` and `recompute` add those variants.
+    With `output` the table is kept as it grows, and an earlier one is gone on from unless `fresh`.
 
     Raises:
         ConfigError: for a request that cannot be measured.
@@ -66,13 +66,15 @@ def measure(
     if find_spec("torch") is None:
         raise DependencyError("bench needs torch; install it with: pip install 'cuboid[runtime]'")
     cluster = cluster or probe()
+    if seq_len is not None:  # as `plan` has it: costs are of a model at one sequence length
+        model = model.model_copy(update={"seq_len": seq_len})
     request = BenchRequest(
         model=model,
         ranks=ranks,
         seconds=seconds,
         microbatches=tuple(sorted(set(microbatches))),
         tensor_parallel=tuple(tensor_parallel or tensor_parallel_degrees(model, ranks)),
-        seq_len=seq_len or model.seq_len,
+        seq_len=model.seq_len,
         precision=precision,
         sequence_parallel=sequence_parallel,
         recompute=recompute,

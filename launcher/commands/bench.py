@@ -63,8 +63,8 @@ def bench(
 ) -> None:
     """Measure what this model's layers and messages cost here, with all ranks working at once.
 
-    The costs are written after every round; an interrupted measurement goes on from its output, and a second
-    precision is added to it.
+    The costs are written as they grow; an interrupted measurement goes on from its output, and a second
+    precision is added to it. Between measured sizes `cuboid plan --costs` interpolates, and says so.
 
     Example: cuboid bench --model bytes-1m --ranks 4 --seconds 30 -o costs.yaml --svg costs.svg
              cuboid bench --model gpt3-22b --cluster dgx-h100 --import all_reduce_perf.txt -o costs.yaml

@@ -51,7 +51,11 @@ def probe(
         ),
     ] = None,
     record: Annotated[
-        Path | None, typer.Option(metavar="FILE", help="Keep all raw answers, to be replayed with --import.")
+        Path | None,
+        typer.Option(
+            metavar="FILE",
+            help="Keep all raw answers (host names and device UUIDs too); --import replays them.",
+        ),
     ] = None,
     diff: Annotated[
         tuple[Path, Path] | None,

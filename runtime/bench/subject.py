@@ -31,8 +31,8 @@ def check_subject(known: CostTable, request: BenchRequest, *, where: str) -> Non
     )
     if not same:
         raise ConfigError(
-            f"{where}: holds measurements of another model, machine, torch or number of ranks;"
-            " choose another output, or measure anew with --fresh"
+            f"{where}: holds measurements of another model or sequence length, another machine, torch"
+            " or number of ranks; choose another output, or measure anew with --fresh"
         )
     if known.calibration is not None:
         raise ConfigError(

@@ -8,6 +8,7 @@ import pytest
 
 from planner import bench
 from planner.bench import BenchProgress, measure, tensor_parallel_degrees
+from profiles.bench_request import BenchRequest
 from profiles.cluster import ClusterSpec, DeviceSpec, LinkSpec
 from profiles.costs import CostTable
 from profiles.documents import read_document, write_yaml
@@ -54,6 +55,22 @@ def test_measure_returns_what_it_kept(machine: ClusterSpec, tmp_path: Path) -> N
     assert {cost.tp for cost in costs.layers} == {1, 2}
     assert {cost.seq_len for cost in costs.layers} == {16}
     assert any("block" in progress.text for progress in seen)
+
+
+def test_another_sequence_length_is_of_the_model_that_plan_prices(
+    machine: ClusterSpec, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """`plan --seq-len` takes the model at that length, and takes costs of no other."""
+    asked: list[BenchRequest] = []
+
+    def pretend(request: Path, output: Path, **options: object) -> None:
+        asked.append(read_document(request).read(BenchRequest))
+        model = asked[0].model
+        write_yaml(output, CostTable(machine="here", device="a processor", model=model, concurrent_ranks=2))
+
+    monkeypatch.setattr(bench, "_run", pretend)
+    costs = measure(MODEL, ranks=2, seconds=1.0, seq_len=64, cluster=machine, output=tmp_path / "costs.yaml")
+    assert (asked[0].seq_len, costs.model.seq_len) == (64, 64)
 
 
 def test_a_degree_that_does_not_fit_is_refused_before_anything_starts(machine: ClusterSpec) -> None:
