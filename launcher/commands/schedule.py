@@ -47,6 +47,8 @@ def schedule(
     """
     from launcher.schedule_options import parse_names  # noqa: PLC0415 (start-up time of --help)
 
+    if output.measure and numbers.blocking:
+        raise ConfigError("--measure runs sends that are buffered; leave --blocking out")
     wanted = parse_names(names)
     request = _request(numbers, measure=output.measure)
     request.require_possible(wanted)

@@ -278,6 +278,7 @@ def test_the_heat_map_as_a_picture(tmp_path: Path, capsys: pytest.CaptureFixture
         (["auto", *SHAPE, "--memory-limit", "nan"], "--memory-limit: nan is not a number above 0"),
         (["auto", *SHAPE, "--memory-limit", "inf"], "leave it out for no limit"),
         (["1f1b", *SHAPE, "--steps", "3"], "leave --steps out, or name pipedream or pipedream-2bw"),
+        (["1f1b", *SHAPE, "--measure", "--blocking"], "leave --blocking out"),
         (["1f1b", *SHAPE, "--json", "--csv"], "--json and --csv exclude each other"),
         (["1f1b", *SHAPE, "--frontier", "--heatmap"], "--frontier and --heatmap exclude"),
         (["1f1b", *SHAPE, "--heatmap", "--trace", "t.json"], "--trace and --heatmap exclude"),
