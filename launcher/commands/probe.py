@@ -21,7 +21,7 @@ ImportOption = Annotated[
         "--import",
         metavar="FILE",
         help="Read a file instead of this machine: NCCL topology XML, hwloc XML, `nvidia-smi topo -m`,"
-        " `rocm-smi --showtopo`, a cluster.yaml or a snapshot.",
+        " `rocm-smi --showtopo`, a cluster.yaml, a snapshot, or the name of a preset.",
     ),
 ]
 RanksOption = Annotated[
