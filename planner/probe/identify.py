@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 
-from profiles.topology import NodeDevice
+from profiles.topology import NicKind, NodeDevice
 
 # PCI ids of training devices (the public PCI id database), as the drivers name them.
 PCI_NAMES = {
@@ -63,6 +63,15 @@ NVLINK_RATES = {"P100": 20e9, "RTX 3090": 14.0625e9, "RTX A6000": 14.0625e9, "A4
 NVLINK_RATES |= dict.fromkeys(("B200", "B300", "GB200", "GB300"), 50e9)
 XGMI_RATES = {"MI100": 46e9, "MI210": 50e9, "MI250": 50e9, "MI250X": 50e9, "MI350X": 76.8e9, "MI355X": 76.8e9}
 
+# How drivers and udev name RDMA devices and network interfaces. Only Ethernet ports can be bonded; mlx5_an is
+# a cloud's interface to everything but the other nodes.
+NIC_NAMES: tuple[tuple[str, NicKind], ...] = (
+    (r"rdmap|efa", "efa"),
+    (r"ib|mlx5_ib", "infiniband"),
+    (r"mlx5_bond|roce|bnxt_re|ionic|irdma", "roce"),
+    (r"eth|en|mlx5_an", "ethernet"),
+)
+
 _NOISE = re.compile(r"\b(?:nvidia|amd|tesla|geforce|instinct|graphics|gpu|oam|mig\s.*)\b", re.I)
 
 
@@ -85,6 +94,11 @@ def link_rate(name: str | None, *, amd: bool = False) -> float:
     """Return the nominal bytes per second of one NVLink (of AMD: xGMI link) of a product in one direction."""
     family = short_name(name)
     return XGMI_RATES.get(family, 64e9) if amd else NVLINK_RATES.get(family, 25e9)
+
+
+def kind_of_nic(name: str) -> NicKind:
+    """Return what the name of a NIC tells of it; `mlx5_0` alone may be InfiniBand or RoCE."""
+    return next((kind for pattern, kind in NIC_NAMES if re.match(pattern, name)), "unknown")
 
 
 def preset_for(device: NodeDevice, presets: Sequence[tuple[str, int]]) -> str | None:

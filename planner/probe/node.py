@@ -81,9 +81,11 @@ def mark_compute(nics: Sequence[NodeNic], matrix: Matrix, devices: int) -> tuple
     """Return the NICs with `compute` set for those that training traffic should use.
 
     Storage and management ports are told apart as far as that can be: they are slower than half the fastest
-    port, or far from every device while at least half of the fast ports sit on a switch with one.
+    port, plain Ethernet beside RDMA ports, or far from every device while at least half of the fast ports sit on
+    a switch with one.
     """
     usable = [i for i, nic in enumerate(nics) if nic.state != "down"]
+    usable = [i for i in usable if nics[i].kind != "ethernet"] or usable
     top = max((nics[i].bytes_per_second or 0 for i in usable), default=0)
     fast = [i for i in usable if (nics[i].bytes_per_second or top) >= top / 2]
     near = [i for i in fast if any(matrix[devices + i][d] in {"PIX", "PXB"} for d in range(devices))]

@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from planner.probe.host import format_cpu_list
-from planner.probe.identify import name_of_pci_id
+from planner.probe.identify import kind_of_nic, name_of_pci_id
 from planner.probe.imports.finish import finish, switched_board
 from planner.probe.imports.nccl_links import GPU_CLASSES, GpuLinks, joined_pairs, read_links
 from planner.probe.imports.xml import Element
@@ -244,12 +244,9 @@ def _nic(slot: _Slot, index: int) -> NodeNic:
 def _kind(name: str, card: Element) -> NicKind:
     vendor = (card.get("vendor") or "").lower().removeprefix("0x")
     kind = (card.get("class") or "").lower()
-    if vendor == AMAZON or name.startswith(("rdmap", "efa")):
+    if vendor == AMAZON:
         return "efa"
-    if kind.startswith("0x0207") or name.startswith("ib"):
+    if kind.startswith("0x0207"):
         return "infiniband"
-    if name.startswith("mlx"):
-        return "roce"
-    if name.startswith(("eth", "en")):
-        return "ethernet"
-    return "unknown"
+    told = kind_of_nic(name)
+    return "roce" if told == "unknown" and name.startswith("mlx") else told

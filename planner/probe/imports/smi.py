@@ -6,10 +6,11 @@ import re
 from collections.abc import Sequence
 
 from planner.probe.host import format_cpu_list, parse_cpu_list
+from planner.probe.identify import kind_of_nic
 from planner.probe.imports.finish import finish, is_switched
 from planner.probe.order import link_count
 from profiles.errors import ConfigError
-from profiles.topology import NicKind, NodeDevice, NodeNic, NodeTopology
+from profiles.topology import NodeDevice, NodeNic, NodeTopology
 
 _ANSI = re.compile(r"\x1b\[[0-9;]*[A-Za-z]")
 _CELL = re.compile(r"X|NV[1-9]\d?|C2C|PIX|PXB|PHB|NODE|SYS")
@@ -66,7 +67,9 @@ def read_smi(text: str, *, name: str) -> NodeTopology:
             )
             for index, gpu in enumerate(gpus)
         ),
-        nics=tuple(NodeNic(name=legend.get(nic, nic), kind=_kind(legend.get(nic, nic))) for nic in nics),
+        nics=tuple(
+            NodeNic(name=legend.get(nic, nic), kind=kind_of_nic(legend.get(nic, nic))) for nic in nics
+        ),
         matrix=cells,
         numa_nodes=numa_nodes,
         nvswitches=None,
@@ -153,16 +156,3 @@ def _numa(affinity: dict[str, list[str]]) -> tuple[dict[str, int], int | None]:
     if len(kinds) < 2:
         return {}, None
     return {gpu: kinds.index(text) for gpu, text in sets.items() if text}, len(kinds)
-
-
-def _kind(nic: str) -> NicKind:
-    """Return what a name tells of a NIC: the table does not say InfiniBand or RoCE of an mlx5."""
-    if nic.startswith(("rdmap", "efa")):
-        return "efa"
-    if nic.startswith("mlx5_bond"):
-        return "roce"  # only Ethernet ports can be bonded
-    if nic.startswith("ib"):
-        return "infiniband"
-    if nic.startswith(("eth", "en")):
-        return "ethernet"
-    return "unknown"

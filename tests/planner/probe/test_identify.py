@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from planner.probe.identify import name_of_pci_id, preset_for, short_name
+from planner.probe.identify import kind_of_nic, link_rate, name_of_pci_id, preset_for, short_name
 from profiles.presets import device_preset, preset_names
 from profiles.topology import NodeDevice
 
@@ -83,3 +83,31 @@ def test_pci_ids():
     assert name_of_pci_id("10DE:2330") == "NVIDIA H100 80GB HBM3"
     assert name_of_pci_id("10de:ffff") is None
     assert name_of_pci_id(None) is None
+
+
+@pytest.mark.parametrize(
+    ("name", "kind"),
+    [
+        ("mlx5_0", "unknown"),
+        ("mlx5_ib3", "infiniband"),
+        ("ibp24s0", "infiniband"),
+        ("mlx5_bond_0", "roce"),
+        ("bnxt_re1", "roce"),
+        ("rdmap79s0", "efa"),
+        ("mlx5_an0", "ethernet"),
+        ("enp5s0f0", "ethernet"),
+        ("", "unknown"),
+    ],
+)
+def test_kinds_of_nics_by_name(name, kind):
+    assert kind_of_nic(name) == kind
+
+
+def test_rates_of_links_by_product():
+    """One link in one direction; the data sheets give both directions of all links of a device."""
+    assert 2 * 18 * link_rate("NVIDIA H100 80GB HBM3") == 900e9
+    assert 2 * 18 * link_rate("NVIDIA B200") == 1800e9
+    assert 2 * 4 * link_rate("NVIDIA RTX A6000") == 112.5e9
+    assert 2 * 7 * link_rate("AMD Instinct MI300X", amd=True) == 896e9
+    assert 2 * 7 * link_rate("mi355x", amd=True) == pytest.approx(1075e9, rel=1e-3)
+    assert 2 * 8 * link_rate("AMD Instinct MI250X", amd=True) == 800e9

@@ -113,6 +113,17 @@ def test_bonded_ports_are_ethernet(write):
     assert [nic.kind for nic in read_smi(text, name="dump").nics] == ["roce", "unknown"]
 
 
+def test_ethernet_beside_infiniband_is_not_for_training(write):
+    """Names of a cloud's virtual machines: eight ports to other nodes and one to the rest of the world."""
+    names = [f"NIC{i}" for i in range(9)]
+    text = write.smi([*EIGHT, *names], lambda a, b: "NV12" if a[0] == b[0] == "G" else "NODE", {}, tabs=True)
+    legend = "".join(f"  NIC{i}: mlx5_ib{i}\n" for i in range(8)) + "  NIC8: mlx5_an0\n"
+    node = read_smi(f"{text}\nNIC Legend:\n\n{legend}", name="dump")
+    assert [nic.compute for nic in node.nics] == [True] * 8 + [False]
+    assert "one NIC per GPU" in describe_node(node)
+    assert cluster_of(node).links[-1].kind == "infiniband"
+
+
 def test_odd_bridge_is_reported(write):
     node = read_smi(write.smi(["GPU0", "GPU1"], lambda a, b: "NV3", {}, tabs=True), name="dump")
     assert [problem.name for problem in node.problems] == ["dead-link"]
