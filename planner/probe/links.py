@@ -103,7 +103,8 @@ def _class(node: NodeTopology, run: tuple[int, ...]) -> _Class:
     rates = [r for r in (node.devices[d].pcie_bytes_per_second for d in run) if r]
     rate = min(rates) if rates else ASSUMED_PCIE_BYTES_PER_SECOND
     basis = node.origins.get("devices", "assumed") if rates else "assumed: PCIe 4.0 x16"
-    where = {"SYS": "across sockets", "MIG": "between slices"}.get(relation, f"at most {relation}")
+    told = {"SYS": "across sockets", "MIG": "between slices", "?": "over an unknown distance"}
+    where = told.get(relation, f"at most {relation}")
     return _Class(
         kind="pcie", bytes_per_second=rate, relation=relation, source=f"PCIe {where}, {NOMINAL} ({basis})"
     )

@@ -81,8 +81,8 @@ def mark_compute(nics: Sequence[NodeNic], matrix: Matrix, devices: int) -> tuple
     """Return the NICs with `compute` set for those that training traffic should use.
 
     Storage and management ports are told apart as far as that can be: they are slower than half the fastest
-    port, plain Ethernet beside RDMA ports, or far from every device while at least half of the fast ports sit on
-    a switch with one.
+    port, plain Ethernet beside RDMA ports, or far from every device while at least half of the fast ports sit
+    on a switch with one.
     """
     usable = [i for i, nic in enumerate(nics) if nic.state != "down"]
     usable = [i for i in usable if nics[i].kind != "ethernet"] or usable

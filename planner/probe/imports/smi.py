@@ -17,6 +17,7 @@ _CELL = re.compile(r"X|NV[1-9]\d?|C2C|PIX|PXB|PHB|NODE|SYS")
 _OLD_NAMES = {"SOC": "SYS", "PSB": "PIX", "N/A": "?"}
 _END_OF_NAMES = frozenset({"CPU", "NUMA", "Affinity"})
 MAX_COLUMNS = 256
+MOST_NAMED = 5  # unknown cells in a message
 ORIGIN = "nvidia-smi topo -m"
 
 
@@ -52,7 +53,12 @@ def read_smi(text: str, *, name: str) -> NodeTopology:
     order = gpus + nics
     if not any(gpu in rows for gpu in gpus):
         raise ConfigError(f"{name}:{at + 1}: the table has a head and no row `{gpus[0]} …`; is it cut off?")
-    cells, notes = _cells(order, columns, rows)
+    cells, notes, strange = _cells(order, columns, rows)
+    if strange and {cell for row in cells for cell in row} <= {"X", "?"}:
+        raise ConfigError(
+            f"{name}:{at + 1}: no cell of the table tells how devices are joined ({', '.join(strange)});"
+            " save the output of `nvidia-smi topo -m`"
+        )
     affinity = {gpu: rows[gpu][1] if gpu in rows else [] for gpu in gpus}
     numa, numa_nodes = _numa(affinity)
     if numa_nodes is None:
@@ -115,8 +121,11 @@ def _header(lines: Sequence[str]) -> tuple[int, list[str]] | None:
 
 def _cells(
     order: Sequence[str], columns: Sequence[str], rows: dict[str, tuple[list[str], list[str]]]
-) -> tuple[tuple[tuple[str, ...], ...], list[str]]:
-    """Return the matrix in the given order. A cell that is missing is taken from its mirror image."""
+) -> tuple[tuple[tuple[str, ...], ...], list[str], list[str]]:
+    """Return the matrix in the given order, notes, and words that are no cells.
+
+    A cell that is missing is taken from its mirror image.
+    """
     notes: list[str] = []
     known: dict[tuple[str, str], str] = {}
     strange: set[str] = set()
@@ -131,7 +140,7 @@ def _cells(
     if short:
         notes.append(f"the table is cut off: no full row of {', '.join(short)}")
     if strange:
-        notes.append(f"unknown cell(s): {', '.join(sorted(strange)[:5])}")
+        notes.append(f"unknown cell(s): {', '.join(sorted(strange)[:MOST_NAMED])}")
 
     def cell(a: str, b: str) -> str:
         if a == b:
@@ -139,7 +148,7 @@ def _cells(
         found = known.get((a, b), known.get((b, a), "?"))
         return "?" if found == "X" else found
 
-    return tuple(tuple(cell(a, b) for b in order) for a in order), notes
+    return tuple(tuple(cell(a, b) for b in order) for a in order), notes, sorted(strange)[:MOST_NAMED]
 
 
 def _numa(affinity: dict[str, list[str]]) -> tuple[dict[str, int], int | None]:

@@ -173,5 +173,11 @@ def test_what_is_no_table_is_refused(text):
         read_smi(text, name="dump")
 
 
+def test_another_matrix_of_the_same_tool_is_refused(write):
+    """`nvidia-smi topo -p2p n` tells whether, not how."""
+    with pytest.raises(ConfigError, match=r"\(OK\); save the output of `nvidia-smi topo -m`"):
+        read_smi(write.smi(EIGHT[:2], lambda a, b: "OK", {}, tabs=True), name="dump")
+
+
 def test_prose_about_gpus_is_no_table():
     assert not looks_like_smi("the GPU0 is fast\nand GPU1 too")
