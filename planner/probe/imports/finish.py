@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import combinations
 
 from planner.probe.identify import short_name
 from planner.probe.node import Matrix, mark_compute
@@ -92,13 +93,12 @@ def bridge_problems(node: NodeTopology) -> tuple[Problem, ...]:
 def missing_links(node: NodeTopology) -> tuple[Problem, ...]:
     """Return a problem for every device of a board that has fewer NVLinks than its equals.
 
-    A board is what switches join, or more than two devices that all reach each other over direct links.
+    A board is what switches join, eight devices that all reach each other over direct links, or fewer of
+    which nearly all pairs have equally many: a part of an uneven one, as half a cube mesh, has none missing.
     """
-    count = len(node.devices)
-    mesh = count > 2 and [len(group) for group in islands(node, is_fast)] == [count]
     links = [device.links or 0 for device in node.devices]
     usual = max(links, default=0)
-    if not usual or not (node.switched or mesh) or any(hop_count(c) for row in node.matrix for c in row):
+    if not usual or not (node.switched or _is_board(node)):
         return ()
     return tuple(
         Problem(
@@ -109,6 +109,14 @@ def missing_links(node: NodeTopology) -> tuple[Problem, ...]:
         for index, found in enumerate(links)
         if found < usual
     )
+
+
+def _is_board(node: NodeTopology) -> bool:
+    count = len(node.devices)
+    cells = [node.relation(a, b) for a, b in combinations(range(count), 2)]
+    if any(hop_count(cell) for cell in cells) or len(islands(node, is_fast)) > 1:
+        return False
+    return count == 8 or (count > 2 and 4 * max(map(cells.count, cells)) >= 3 * len(cells))
 
 
 def _count_links(node: NodeTopology) -> NodeTopology:

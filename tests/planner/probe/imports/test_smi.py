@@ -101,6 +101,23 @@ def test_dead_link_of_a_cube_mesh_is_named(write, cube_mesh):
     assert "NVLink mesh (5–6 links per device), not between all pairs" in describe_node(node)
 
 
+def test_half_a_cube_mesh_has_no_link_missing(write, cube_mesh):
+    def cell(a, b):
+        return f"NV{cube_mesh[tuple(sorted((int(a[3:]), int(b[3:]))))]}"
+
+    node = read_smi(write.smi(EIGHT[:4], cell, {}, tabs=True), name="dump")
+    assert [device.links for device in node.devices] == [4, 4, 5, 5]
+    assert not node.problems
+
+
+def test_dead_link_of_four_boards_is_named(write):
+    pair = {"GPU1", "GPU2"}
+    text = write.smi(EIGHT[:4], lambda a, b: "NV3" if {a, b} == pair else "NV4", {}, tabs=True)
+    assert [p.message for p in read_smi(text, name="dump").problems] == [
+        f"GPU{i} has 11 NVLinks; others have 12" for i in (1, 2)
+    ]
+
+
 def test_rate_of_a_link_follows_the_device_that_the_user_names(write):
     node = read_smi(write.smi(EIGHT, lambda a, b: "NV18", {}, tabs=True), name="dump")
     assert cluster_of(node, device="b200").links[0].bytes_per_second == 18 * 50e9
