@@ -16,6 +16,7 @@ from planner.schedules import (
     Problem,
     Schedule,
     ScheduleError,
+    ScheduleRefused,
     StageTimes,
     Timeline,
     auto,
@@ -151,7 +152,10 @@ class ScheduleRequest:
     def _schedule(self, name: str) -> Schedule:
         if looks_like_file(name):
             parsed = read_schedule(name)
-            check_parsed(parsed)
+            try:
+                check_parsed(parsed)
+            except ScheduleRefused as refused:
+                raise refused.of(name) from None
             self._require_numbers(name, parsed.schedule)
             return parsed.schedule
         ranks, microbatches = self.numbers(name)

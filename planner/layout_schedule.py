@@ -17,6 +17,7 @@ from planner.layout import CUSTOM, Layout
 from planner.schedules import (
     ParsedSchedule,
     Schedule,
+    ScheduleRefused,
     build,
     check_parsed,
     parse_schedule,
@@ -53,7 +54,10 @@ def read_schedule_file(path: Path) -> Schedule:
     except UnicodeDecodeError:
         raise ConfigError(f"{path}: not a text file (UTF-8)") from None
     parsed: ParsedSchedule = parse_schedule(text, name=str(path))
-    check_parsed(parsed)
+    try:
+        check_parsed(parsed)
+    except ScheduleRefused as refused:
+        raise refused.of(path.name) from None
     return parsed.schedule
 
 

@@ -17,11 +17,19 @@ class ScheduleRefused(InfeasibleError):  # noqa: N818 (a verdict, in the words o
         cell: Action | None = None,
         rank: int | None = None,
         position: int | None = None,
+        name: str = "",
     ) -> None:
+        self._message = message
         self.rule, self.cell, self.rank, self.position = rule, cell, rank, position
         where = "" if rank is None else f"rank {rank}"
         where += "" if position is None else f", position {position}"
-        super().__init__(f"{where + ': ' if where else ''}{message} [{rule}]")
+        super().__init__(": ".join(filter(None, (name, where, f"{message} [{rule}]"))))
+
+    def of(self, name: str) -> ScheduleRefused:
+        """Return the same refusal, saying that it is of the file `name`."""
+        return ScheduleRefused(
+            self.rule, self._message, cell=self.cell, rank=self.rank, position=self.position, name=name
+        )
 
 
 def stuck(schedule: Schedule, rank: int, position: int, action: Action) -> ScheduleRefused:

@@ -173,7 +173,7 @@ def test_a_file_is_checked_shown_and_refused(tmp_path: Path, capsys: pytest.Capt
     assert code == 3 and refused["valid"] is False
     assert (refused["rule"], refused["rank"], refused["position"], refused["cell"]) == ("count", 0, 1, "0F0")
     code, _, err = run(capsys, "schedule", str(path))
-    assert code == 3 and "[count]" in err
+    assert code == 3 and err == f"cuboid: {path}: rank 0, position 1: 0F0: listed a second time [count]\n"
 
 
 def test_a_file_is_not_for_other_numbers_than_asked(
