@@ -22,8 +22,8 @@ _EXCLUSIVE = (
 class Numbers:
     """How large the schedules are and how long everything takes."""
 
-    stages: Annotated[int | None, typer.Option(min=1, help="Pipeline ranks p.")] = None
-    microbatches: Annotated[int | None, typer.Option(min=1, help="Microbatches per step.")] = None
+    stages: Annotated[int | None, typer.Option(min=1, help="Pipeline ranks, p.")] = None
+    microbatches: Annotated[int | None, typer.Option(min=1, help="Microbatches per step, m.")] = None
     chunks: Annotated[
         int | None, typer.Option(min=1, help="Stages per rank; the family's own number if left out.")
     ] = None

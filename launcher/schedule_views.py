@@ -86,7 +86,7 @@ def print_frontier(frontier: Frontier) -> None:
     for name in ("limit", "cycle", "bubble", "", "families at this memory"):
         grid.add_column(name, justify="left" if name in ("", "families at this memory") else "right")
     worst = max(point.bubble_fraction for point in frontier.searched) or 1.0
-    lower = 0.0
+    lower, longest = 0.0, 12 if out.width < _NARROW else 28
     for point in frontier.searched:
         families = [
             f"{family.name} {family.bubble_fraction:.1%}"
@@ -94,7 +94,7 @@ def print_frontier(frontier: Frontier) -> None:
             if lower < family.peak <= point.limit + 1e-9
         ]
         lower = point.limit + 1e-9
-        bar = "█" * round(28 * point.bubble_fraction / worst)
+        bar = "█" * round(longest * point.bubble_fraction / worst)
         grid.add_row(
             f"{point.limit:.4g}",
             f"{point.cycle:.6g}",
@@ -110,7 +110,9 @@ def print_heatmap(name: str, cells: Mapping[tuple[int, int], float | None]) -> N
     out = stdout_console()
     columns = sorted({microbatches for _, microbatches in cells})
     grid = table(f"{name}: bubble fraction")
-    grid.add_column("ranks \\ microbatches", justify="right")
+    if out.width < _NARROW:
+        grid.padding = 0
+    grid.add_column("p \\ m", justify="right")
     for microbatches in columns:
         grid.add_column(str(microbatches), justify="right")
     for ranks in sorted({ranks for ranks, _ in cells}):
