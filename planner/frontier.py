@@ -206,7 +206,8 @@ class Frontier:
             for each in even_work(self.space.model.layers, times)
         )
         m, p = skeletons.microbatches, skeletons.pp
-        bounds = np.where(p > 1, np.maximum(m * total / p, chain + (m - 1) * repeated), m * total)
+        with np.errstate(invalid="ignore"):  # ∞ · 0, of what was not measured
+            bounds = np.where(p > 1, np.maximum(m * total / p, chain + (m - 1) * repeated), m * total)
         unknown = ~np.isfinite(bounds)
         if unknown.any():
             self.infeasible["not measured"] += self._layouts(np.flatnonzero(unknown))

@@ -100,6 +100,7 @@ def search(
         pins=Pins(values=dict(pins or {})),
         idle=idle,
         selective=not software.flash_attention,
+        measured={cost.precision for cost in costs.layers} if costs else (),
     )
     pricing = Pricing(model=model, cluster=cluster, software=software, costs=costs)
     frontier = Frontier(space, pricing)

@@ -12,6 +12,7 @@ of a hundred million layouts is counted and bounded in little memory.
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import dataclass, fields
 from functools import cached_property
 
@@ -208,11 +209,13 @@ def build_space(
     pins: Pins,
     idle: bool = True,
     selective: bool = True,
+    measured: Collection[Precision] = (),
 ) -> Space:
     """Return the space of layouts on up to `devices` devices (exactly `devices` unless `idle`).
 
     Without `selective`, selective recomputation is searched only where it is pinned: with flash attention
-    nothing is kept that it could drop, so it costs time and saves no memory.
+    nothing is kept that it could drop, so it costs time and saves no memory. Precisions that were `measured`
+    go before others.
 
     Raises:
         FieldError: when a pinned value is impossible for this model or batch.
@@ -234,7 +237,7 @@ def build_space(
         global_batch=global_batch,
         target=target,
         pins=pins,
-        precision=pins.get("precision") or _precision(cluster, target),
+        precision=pins.get("precision") or _precision(cluster, target, measured),
         schedules=_schedules(target, pins),
         recomputes=tuple(recomputes) if pinned is None else (RECOMPUTES.index(pinned),),
         zeros=tuple(z for z in target.zeros if pins.allow("zero", z)),
@@ -254,9 +257,12 @@ def _schedules(target: Target, pins: Pins) -> tuple[str, ...]:
     return tuple(sorted(known, key=lambda name: name != "1f1b"))
 
 
-def _precision(cluster: ClusterSpec, target: Target) -> Precision:
+def _precision(cluster: ClusterSpec, target: Target, measured: Collection[Precision]) -> Precision:
     """Return the usual training precision that both the device and the target have."""
-    usual: tuple[Precision, ...] = ("bf16", "fp16", "fp32", "fp64")
+    usual: list[Precision] = ["bf16", "fp16", "fp32", "fp64"]
+    if cluster.device.vendor == "cpu":
+        usual.sort(key=lambda precision: precision != "fp32")  # as `cuboid bench` measures it
+    usual.sort(key=lambda precision: precision not in measured)
     for precision in usual:
         if precision in cluster.device.flops_per_second and precision in target.precisions:
             return precision

@@ -8,20 +8,23 @@ from typing import Annotated
 import typer
 
 from launcher.console import print_json, stdout_console, table
+from launcher.plan_costs import costs_of
 from planner.plan import Estimate, Plan, load_plan
-from profiles.costs import CostTable
-from profiles.documents import plain, read_document
+from profiles.documents import plain
 from profiles.units import format_bytes, format_count, format_seconds
 
 
 def estimate(
     plan: Annotated[Path, typer.Argument(metavar="PLAN", help="plan.yaml, by hand or from `cuboid plan`.")],
-    costs: Annotated[Path | None, typer.Option(help="costs.yaml from `cuboid bench`.")] = None,
+    costs: Annotated[
+        Path | None, typer.Option(help="costs.yaml from `cuboid bench`; the plan's own if left out.")
+    ] = None,
     json: Annotated[bool, typer.Option("--json", help="One JSON document on stdout.")] = False,
 ) -> None:
     """Price one layout: step time, memory of every pipeline rank, and where each number is from.
 
-    Nothing is run. Without --costs the devices' and links' constants are used.
+    Nothing is run. Without --costs the table that the plan was made with is used, or else the constants of
+    the devices and links.
 
     Example: cuboid estimate plan.yaml
              cuboid estimate plan.yaml --costs costs.yaml --json
@@ -29,7 +32,7 @@ def estimate(
     from planner.costs import price  # noqa: PLC0415 (numpy; --help must not pay for it)
 
     resolved = load_plan(plan)
-    measured = read_document(costs).read(CostTable) if costs else None
+    measured = costs_of(resolved, plan, costs)
     result = price(resolved.model, resolved.cluster, resolved.layout, costs=measured)
     if json:
         print_json(plain(result))

@@ -9,9 +9,8 @@ from typing import Annotated
 import typer
 
 from launcher.console import print_json, stdout_console
+from launcher.plan_costs import costs_of
 from planner.plan import load_plan
-from profiles.costs import CostTable
-from profiles.documents import read_document
 
 
 def explain(
@@ -19,7 +18,9 @@ def explain(
     field: Annotated[
         str | None, typer.Argument(metavar="[FIELD]", help="One number, such as time.bubble; default: all.")
     ] = None,
-    costs: Annotated[Path | None, typer.Option(help="costs.yaml from `cuboid bench`.")] = None,
+    costs: Annotated[
+        Path | None, typer.Option(help="costs.yaml from `cuboid bench`; the plan's own if left out.")
+    ] = None,
     json: Annotated[bool, typer.Option("--json", help="One JSON document on stdout.")] = False,
 ) -> None:
     """Show how each number of an estimate is formed: in symbols, with the numbers put in, with its sources.
@@ -31,7 +32,7 @@ def explain(
     from planner.explain import explain as lines  # noqa: PLC0415
 
     resolved = load_plan(plan)
-    measured = read_document(costs).read(CostTable) if costs else None
+    measured = costs_of(resolved, plan, costs)
     assessment = assess(resolved.model, resolved.cluster, resolved.layout, costs=measured)
     explanations = lines(resolved, assessment, field)
     if json:

@@ -80,7 +80,7 @@ def plan(
         account = bill(result.best.estimate, tokens=wanted, devices=query.devices, price_per_hour=price)
     answer = _answer(query, question, result)
     front, shifts = _outlook(query, result) if outlook or html is not None else ([], [])
-    _write(query, result, front, shifts, output=output, html=html)
+    _write(query, result, front, shifts, costs=costs, output=output, html=html)
     if json:
         print_json(to_json(result, front, shifts, answer=answer, account=account))
         return
@@ -149,16 +149,24 @@ def _write(
     front: list[RankedPlan],
     shifts: list[Shift],
     *,
+    costs: Path | None,
     output: Path | None,
     html: Path | None,
 ) -> None:
+    from launcher.plan_costs import origin  # noqa: PLC0415 (start-up time of --help)
     from planner.plan import Plan, save_plan  # noqa: PLC0415 (start-up time of --help)
 
     if output is not None:
         best = result.best
         save_plan(
             output,
-            Plan(model=query.model, cluster=query.cluster, layout=best.layout, estimate=best.estimate),
+            Plan(
+                model=query.model,
+                cluster=query.cluster,
+                layout=best.layout,
+                estimate=best.estimate,
+                provenance=origin(costs, output),
+            ),
         )
         stderr_console().print(f"wrote {output}", markup=False)
     if html is not None:
