@@ -20,7 +20,7 @@ from planner.schedules.generate import Policy
 from planner.schedules.memory import peak_activations
 from planner.schedules.problem import Problem
 from planner.schedules.prolong import COMMON, prolong, short_enough, steady_rise
-from planner.schedules.score import Score, score_of
+from planner.schedules.score import Score, rounded, score_of
 from planner.schedules.simulate import simulate
 
 _CLOSE = 1.002  # within so much of the bound nothing else is looked for
@@ -147,7 +147,7 @@ def _foretold(problem: Problem, short: Schedule) -> Score | None:
         return None
     more = rise * ((problem.microbatches - sample.microbatches) // COMMON)
     cycle, spans, makespan = score_of(timeline)
-    return round(cycle + more, 9), round(spans + problem.ranks * more, 9), round(makespan + more, 9)
+    return rounded(cycle + more), rounded(spans + problem.ranks * more), rounded(makespan + more)
 
 
 def _challengers(problem: Problem, families: Mapping[Family, _Entry], best: _Entry) -> Iterator[Maker]:

@@ -81,6 +81,28 @@ def test_many_microbatches_reach_the_bound_that_few_do_not() -> None:
     assert simulate(found, problem.times_of(found.placement)).cycle == problem.bound() == 3 * 120
 
 
+@pytest.mark.parametrize("unit", [1e-12, 1e6])
+def test_the_unit_of_time_decides_nothing(unit: float) -> None:
+    ranks = 4
+    problem = Problem(
+        ranks=ranks,
+        microbatches=64,
+        times_of=lambda placement: StageTimes.uniform(
+            stages=len(placement),
+            chunks=len(placement) // ranks,
+            forward=unit,
+            input_gradient=1.3 * unit,
+            weight_gradient=0.7 * unit,
+            latency=0.2 * unit,
+        ),
+        memory_limit=float(ranks),
+    )
+    found = best_of_large(problem, problem.bound())
+    cycle = simulate(found, problem.times_of(found.placement)).cycle
+    for family in families(problem):
+        assert cycle <= simulate(family, problem.times_of(family.placement)).cycle * (1 + 1e-9), family.name
+
+
 @pytest.mark.parametrize("limit", [None, 18.0])
 def test_uneven_work_reaches_the_bound_where_memory_allows(limit: float | None) -> None:
     # No family's order was made for these durations: each leaves a gap in every schedule.
