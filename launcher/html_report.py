@@ -32,7 +32,7 @@ def environment() -> jinja2.Environment:
 def render_report(plan: Plan, predicted: Estimate, run: RunDirectory | None) -> str:
     """Return the page of a plan, or of a run with what it measured."""
     measured = run.record() if run else None
-    metrics = run.metrics() if run else []
+    metrics = run.trajectory() if run else []
     layout = plan.layout
     estimates = [("predicted", predicted), *([("measured", measured)] if measured else [])]
     return (

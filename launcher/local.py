@@ -27,7 +27,7 @@ from typing import Any
 
 import psutil
 
-from launcher.run_directory import RunDirectory, read_json_lines
+from launcher.run_directory import NewLines, RunDirectory
 from launcher.worker import render_worker, worker_variables
 from planner.job import Job
 from profiles.documents import write_text
@@ -99,9 +99,16 @@ def require_torch() -> None:
 
 
 def run_local(
-    run: RunDirectory, attempt: str, *, resume: bool, on_step: Callable[[dict[str, Any]], None]
+    run: RunDirectory,
+    attempt: str,
+    *,
+    resume: bool,
+    on_step: Callable[[dict[str, Any]], None],
+    on_warning: Callable[[str], None],
 ) -> int:
-    """Run one attempt to its end and return torchrun's exit code; `on_step` sees the metrics of every step.
+    """Run one attempt to its end and return torchrun's exit code.
+
+    `on_step` sees the metrics of every step, `on_warning` what the run warns of.
 
     Raises:
         KeyboardInterrupt: on Ctrl-C, SIGTERM or SIGHUP, once no process is left.
@@ -110,7 +117,9 @@ def run_local(
     Path(command.environment["CUBOID_RANKS"]).mkdir(parents=True, exist_ok=True)
     write_text(run.path / "launch" / "command.txt", command.text() + "\n")
     write_text(run.path / "launch" / "environment.txt", _environment_text(command))
-    offset, token = len(run.metrics()), uuid.uuid4().hex
+    steps, events, token = NewLines(run.metrics_path), NewLines(run.events_path), uuid.uuid4().hex
+    for earlier in (steps, events):
+        list(earlier.read())
     with (run.logs / "torchrun.log").open("ab") as log, _interruptible():
         process = subprocess.Popen(
             command.words,
@@ -121,25 +130,20 @@ def run_local(
             start_new_session=True,
         )
         try:
-            for metrics in _follow(run.metrics_path, process, skip=offset):
-                on_step(metrics)
+            ended = False
+            while not ended:
+                ended = process.poll() is not None  # before what it wrote last is read
+                for event in events.read():
+                    if event.get("event") == "warning":
+                        on_warning(str(event.get("text")))
+                for metrics in steps.read():
+                    on_step(metrics)
+                time.sleep(0.0 if ended else POLL_SECONDS)
         except BaseException:
             end_run(process, token, grace_seconds=GRACE_SECONDS)
             raise
         end_run(process, token, grace_seconds=0.0)  # torchrun may be gone before its ranks
         return process.returncode
-
-
-def _follow(path: Path, process: subprocess.Popen[bytes], *, skip: int) -> Iterator[dict[str, Any]]:
-    seen = skip
-    while True:
-        ended = process.poll() is not None
-        lines = list(read_json_lines(path))
-        yield from lines[seen:]
-        seen = len(lines)
-        if ended:
-            return
-        time.sleep(POLL_SECONDS)
 
 
 def end_run(process: subprocess.Popen[bytes], token: str, *, grace_seconds: float) -> None:

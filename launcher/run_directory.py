@@ -7,8 +7,8 @@ runs/NAME/
     launch/                      the command, the scripts and the environment it was started with;
                                  attempts.jsonl: every attempt, how it ended, and why
     logs/rank-3.log              standard output and error of each rank
-    metrics.jsonl                one line a step
-    events.jsonl                 started, resumed, checkpoint, stopped, failed, finished
+    metrics.jsonl                one line a step; steps done again after a failure stand again, further down
+    events.jsonl                 started, resumed, checkpoint, warning, stopped, failed, finished
     trace.json  record.json      the measured timeline of one step; what was measured, as an estimate
     checkpoints/step-00000100/
     STOP  SAVE                   create one to stop after the running step, or to save
@@ -21,7 +21,7 @@ import re
 import shutil
 import tempfile
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -96,8 +96,17 @@ class RunDirectory:
             raise ConfigError(f"{path}: not a record: {error}") from None
 
     def metrics(self) -> list[dict[str, Any]]:
-        """Return the metrics of every step that was written in full."""
+        """Return the metrics of every step that was written in full, steps done again as often as done."""
         return list(read_json_lines(self.metrics_path))
+
+    def trajectory(self) -> list[dict[str, Any]]:
+        """Return the metrics of every step as it was done last, in order of the steps."""
+        kept: list[dict[str, Any]] = []
+        for line in self.metrics():
+            while kept and kept[-1].get("step", 0) >= line.get("step", 0):
+                kept.pop()
+            kept.append(line)
+        return kept
 
     def newest_checkpoint(self) -> int:
         """Return the step of the newest complete checkpoint, 0 when there is none."""
@@ -112,17 +121,32 @@ class RunDirectory:
 
 def read_json_lines(path: Path) -> Iterator[dict[str, Any]]:
     """Yield the complete lines of a JSON-lines file; a last line still being written is left out."""
-    if not path.exists():
-        return
-    for line in path.read_text(encoding="utf-8", errors="replace").splitlines(keepends=True):
-        if not line.endswith("\n"):
+    yield from NewLines(path).read()
+
+
+@dataclass
+class NewLines:
+    """The complete lines of a growing JSON-lines file, each one once."""
+
+    path: Path
+    _offset: int = field(default=0, init=False)
+
+    def read(self) -> Iterator[dict[str, Any]]:
+        """Yield the lines that were completed since the last call; what is no JSON object is left out."""
+        if not self.path.exists():
             return
-        try:
-            value = json.loads(line)
-        except json.JSONDecodeError:
-            continue
-        if isinstance(value, dict):
-            yield value
+        with self.path.open("rb") as stream:
+            stream.seek(self._offset)
+            for line in stream:
+                if not line.endswith(b"\n"):
+                    return
+                self._offset += len(line)
+                try:
+                    value = json.loads(line.decode(errors="replace"))
+                except json.JSONDecodeError:
+                    continue
+                if isinstance(value, dict):
+                    yield value
 
 
 def open_run(path: Path) -> RunDirectory:

@@ -3,39 +3,77 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt
+from pydantic import (
+    BeforeValidator,
+    Field,
+    NonNegativeFloat,
+    NonNegativeInt,
+    PositiveFloat,
+    PositiveInt,
+    ValidationInfo,
+    field_validator,
+    model_validator,
+)
 
 from planner.plan import Plan, load_plan, plan_from_data
 from profiles.documents import Record, read_document, validate
 from profiles.errors import FieldError
 from profiles.site import SlurmOptions
 
+FINAL_LEARNING_RATE = 3e-5
+LONGEST_WAIT_SECONDS = 366 * 86400.0
+
+
+Timeout = Annotated[float, Field(gt=0, le=LONGEST_WAIT_SECONDS)]
+
 
 class DataSpec(Record):
     """Where the tokens come from.
 
-    `path` is a file or folder of text, read as bytes (vocabulary 256); null is the text that every CPython
-    carries, the language reference in `pydoc_data.topics`. `holdout` is the share of it kept for evaluation.
+    `path` is a file or folder of text, read as bytes (vocabulary 256), relative to the job's file; null is
+    the text that every CPython carries, the language reference in `pydoc_data.topics`. `holdout` is the share
+    of it, less than all, kept for evaluation.
     """
 
-    path: str | None = None
-    holdout: NonNegativeFloat = 0.02
+    path: str | None = Field(default=None, min_length=1)
+    holdout: float = Field(default=0.02, ge=0, lt=1)
 
 
 class OptimizerSpec(Record):
-    """AdamW (or plain SGD) with linear warm-up and cosine decay to `final_learning_rate`."""
+    """AdamW (or plain SGD) with linear warm-up and cosine decay to `final_learning_rate`.
+
+    That is 3e-5 unless given, or `learning_rate` where it is lower still.
+    """
 
     name: Literal["adamw", "sgd"] = "adamw"
     learning_rate: PositiveFloat = 3e-4
-    final_learning_rate: NonNegativeFloat = 3e-5
+    final_learning_rate: NonNegativeFloat = FINAL_LEARNING_RATE
     warmup_steps: NonNegativeInt = 10
-    beta1: NonNegativeFloat = 0.9
-    beta2: NonNegativeFloat = 0.95
+    beta1: float = Field(default=0.9, ge=0, lt=1)
+    beta2: float = Field(default=0.95, ge=0, lt=1)
     epsilon: PositiveFloat = 1e-8
     weight_decay: NonNegativeFloat = 0.1
     clip_norm: PositiveFloat | None = 1.0
+
+    @model_validator(mode="before")
+    @classmethod
+    def _fill(cls, data: object) -> object:
+        """Let a low learning rate end where it is, not rise to the default."""
+        if not isinstance(data, dict) or data.get("final_learning_rate") is not None:
+            return data
+        rate = data.get("learning_rate")
+        low = isinstance(rate, int | float) and 0 < rate < FINAL_LEARNING_RATE
+        return data | ({"final_learning_rate": rate} if low else {})
+
+    @field_validator("final_learning_rate")
+    @classmethod
+    def _decays(cls, value: float, info: ValidationInfo) -> float:
+        rate = info.data.get("learning_rate", value)
+        if value > rate:
+            raise ValueError(f"must be at most learning_rate = {rate:g}, from which it decays")
+        return value
 
 
 class CheckpointSpec(Record):
@@ -57,24 +95,30 @@ class Job(Record):
     steps: PositiveInt = 100
     seed: NonNegativeInt = 1234
     checkpoint: CheckpointSpec = Field(default_factory=CheckpointSpec)
-    timeout_seconds: PositiveFloat = 600.0  # a rank that waits longer than this ends the job
-    trace_step: NonNegativeInt | None = None  # the step whose timeline is kept
+    timeout_seconds: Timeout = 600.0  # a rank that waits longer than this ends the job
+    trace_step: PositiveInt | None = None  # the step whose timeline is kept
     environment: dict[str, str] = Field(default_factory=dict)
     slurm: SlurmOptions = Field(default_factory=SlurmOptions)  # wins over site.yaml
+
+
+def _name_or_fields(value: object) -> object:
+    if not isinstance(value, str | dict):
+        raise ValueError("must be the name of a plan's file, or the plan's own fields")
+    return value
 
 
 class _JobFile(Record):
     kind: Literal["job"]
     version: Literal[1] = 1
     name: str = "run"
-    plan: str | dict[str, Any]
+    plan: Annotated[str | dict[str, Any], BeforeValidator(_name_or_fields)]
     data: DataSpec = Field(default_factory=DataSpec)
     optimizer: OptimizerSpec = Field(default_factory=OptimizerSpec)
     steps: PositiveInt = 100
     seed: NonNegativeInt = 1234
     checkpoint: CheckpointSpec = Field(default_factory=CheckpointSpec)
-    timeout_seconds: PositiveFloat = 600.0
-    trace_step: NonNegativeInt | None = None
+    timeout_seconds: Timeout = 600.0
+    trace_step: PositiveInt | None = None
     environment: dict[str, str] = Field(default_factory=dict)
     slurm: SlurmOptions = Field(default_factory=SlurmOptions)  # wins over site.yaml
 
@@ -99,6 +143,8 @@ def load_job(path: Path) -> Job:
             except FieldError as error:
                 raise FieldError(("plan", *error.path), error.message) from None
         fields = {name: getattr(raw, name) for name in type(raw).model_fields if name != "plan"}
+        if raw.data.path is not None:
+            fields["data"] = raw.data.model_copy(update={"path": str(document.folder / raw.data.path)})
         return Job(**fields, plan=plan)
 
     return document.check(build)

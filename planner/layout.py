@@ -162,6 +162,11 @@ def check_layout(layout: Layout, model: ModelSpec) -> None:
             f"{layout.tp} does not divide ffn_hidden = {model.ffn_hidden};"
             f" use {_divisors(model.heads, model.kv_heads, model.ffn_hidden)}",
         )
+    if layout.sequence_parallel and model.seq_len % layout.tp:
+        raise FieldError(
+            ("sequence_parallel",),
+            f"tp = {layout.tp} does not divide seq_len = {model.seq_len}; set it to false",
+        )
     if layout.layers_per_stage is not None and sum(layout.layers_per_stage) != model.layers:
         raise FieldError(
             ("layers_per_stage",),

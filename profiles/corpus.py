@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import zlib
 from pathlib import Path
 
 import numpy as np
@@ -16,6 +17,7 @@ Tokens = npt.NDArray[np.uint8]
 VOCABULARY = 256
 MAX_FOLDER_BYTES = 8 * 1024**3
 _SAMPLE_BYTES = 8192
+_PIECES, _PIECE_BYTES = 64, 1 << 16
 
 
 def load_corpus(path: Path | None) -> Tokens:
@@ -35,11 +37,27 @@ def load_corpus(path: Path | None) -> Tokens:
             return _folder(path)
         if not path.exists():
             raise ConfigError(f"data: {path} does not exist; give a text file or a folder of text files")
+        if not path.is_file():
+            raise ConfigError(f"data: {path} is neither a file nor a folder; give text that lies on a disk")
         if path.stat().st_size == 0:
             raise ConfigError(f"data: {path} is empty")
         return np.memmap(path, dtype=np.uint8, mode="r")
     except OSError as error:
         raise ConfigError(f"data: {path}: {error.strerror or error}") from None
+
+
+def trained_on(size: int, holdout: float) -> int:
+    """Return how many of `size` tokens, from the first, are left for training; the rest is held out."""
+    return size - int(size * holdout)
+
+
+def fingerprint(tokens: Tokens) -> str:
+    """Return how many bytes `tokens` are, and a checksum of up to 64 pieces spread evenly over them."""
+    pieces = np.linspace(0, max(0, len(tokens) - _PIECE_BYTES), _PIECES).astype(np.int64)
+    checksum = 0
+    for start in np.unique(pieces):
+        checksum = zlib.crc32(tokens[start : start + _PIECE_BYTES].tobytes(), checksum)
+    return f"{len(tokens)} bytes, checksum {checksum:08x}"
 
 
 def _builtin() -> Tokens:

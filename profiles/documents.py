@@ -115,13 +115,13 @@ def _field_error(model: type[BaseModel], error: ValidationError) -> FieldError:
     cause = first.get("ctx", {}).get("error")
     if isinstance(cause, FieldError):
         return FieldError(path + cause.path, cause.message)
-    message = first["msg"].removeprefix("Value error, ")
+    message = _sentence(first["msg"].removeprefix("Value error, "))
     if first["type"] == "extra_forbidden":
         message = "unknown key" + _nearest(str(path[-1]), _keys_at(model, path[:-1]))
     elif first["type"] == "missing":
         path, message = path[:-1], f"'{path[-1]}' is required"
     elif not isinstance(first["input"], dict | list):
-        message = f"{_sentence(message)}, not {json.dumps(first['input'])}"
+        message = f"{message}, not {json.dumps(first['input'])}"
     if len(problems) > 1:
         message += f" (and {len(problems) - 1} more)"
     return FieldError(path, message)

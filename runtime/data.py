@@ -17,7 +17,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from profiles.corpus import VOCABULARY, Tokens
+from profiles.corpus import VOCABULARY, Tokens, trained_on
 from profiles.errors import ConfigError
 
 _ROUNDS = 6
@@ -40,14 +40,8 @@ class Samples:
     def __init__(
         self, tokens: Tokens, *, seq_len: int, global_batch: int, seed: int | None, vocab: int = VOCABULARY
     ) -> None:
+        check_enough(tokens, seq_len=seq_len, vocab=vocab)
         self.count = (len(tokens) - 1) // seq_len
-        if self.count < 1:
-            raise ConfigError(
-                f"data: {len(tokens)} bytes of text are too few for one sequence of {seq_len} + 1;"
-                " give more text or a smaller seq_len"
-            )
-        if vocab < VOCABULARY:
-            raise ConfigError(f"model.vocab: {vocab} is too small for text read as bytes; use {VOCABULARY}")
         self.tokens, self.seq_len, self.global_batch, self.seed = tokens, seq_len, global_batch, seed
 
     def order(self, step: int, sequences: Sequence[int]) -> list[int]:
@@ -77,9 +71,24 @@ class Samples:
         return torch.from_numpy(rows[:, :-1].copy()), torch.from_numpy(rows[:, 1:].copy())
 
 
+def check_enough(tokens: Tokens, *, seq_len: int, vocab: int) -> None:
+    """Refuse a corpus shorter than one sample, and a vocabulary that has no number for some byte.
+
+    Raises:
+        ConfigError: saying how much is needed.
+    """
+    if len(tokens) <= seq_len:
+        raise ConfigError(
+            f"data: {len(tokens)} bytes of text are too few for one sequence of {seq_len} + 1;"
+            " give more text or a smaller seq_len"
+        )
+    if vocab < VOCABULARY:
+        raise ConfigError(f"model.vocab: {vocab} is too small for text read as bytes; use {VOCABULARY}")
+
+
 def split_holdout(tokens: Tokens, share: float) -> tuple[Tokens, Tokens]:
     """Split a corpus into its start, to train on, and its last `share`, to evaluate on."""
-    cut = len(tokens) - int(len(tokens) * share)
+    cut = trained_on(len(tokens), share)
     return tokens[:cut], tokens[cut:]
 
 

@@ -8,7 +8,7 @@ from typing import Any
 
 from planner.costs.flops import model_flops
 from planner.job import Job
-from runtime.events import append_line
+from runtime.events import append_line, drop_partial_line
 from runtime.trainer import StepResult
 
 
@@ -40,6 +40,7 @@ class MetricsWriter:
     def __init__(self, job: Job, run: Path) -> None:
         self._job = job
         self._path = run / "metrics.jsonl"
+        drop_partial_line(self._path)
 
     def write(self, result: StepResult, step_seconds: float) -> None:
         """Write one step."""

@@ -13,7 +13,7 @@ import torch.distributed as dist
 from planner.job import Job
 from planner.plan import RankMemory
 from planner.schedules import LoweredSchedule, StepTimeline
-from profiles.corpus import Tokens
+from profiles.corpus import Tokens, fingerprint
 from profiles.documents import plain, write_text
 from runtime.allocator import give_back_unused
 from runtime.asynchronous import AsynchronousTrainer
@@ -29,6 +29,7 @@ from runtime.stop import StopSignals, take_switch
 from runtime.trace import RankTimes, cells, rank_times, write_trace
 from runtime.trainer import Advancing, StepResult, Trainer
 from runtime.warm_up import warm_up
+from runtime.watchdog import say
 
 Own = TypeVar("Own")
 
@@ -76,6 +77,8 @@ class Session:
             pipeline=self._pipeline,
             optimizer=self._trainer.optimizer,
             keep=job.checkpoint.keep,
+            data=fingerprint(corpus),
+            warn=self._warn,
         )
         self._metrics = MetricsWriter(job, run) if self._mesh.rank == 0 else None
         self._times: list[RankTimes] = []
@@ -140,6 +143,10 @@ class Session:
     def _event(self, event: str, step: int, **fields: object) -> None:
         if self._mesh.rank == 0:
             append_event(self._run, event, step=step, **fields)
+
+    def _warn(self, text: str) -> None:
+        say(f"warning: {text}")
+        self._event("warning", self._recorder.step, text=text)
 
     def _save(self, step: int) -> None:
         self._recorder.begin("checkpoint")

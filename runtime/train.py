@@ -23,16 +23,15 @@ from planner.targets import CUBOID, check_target
 from profiles.corpus import Tokens, load_corpus
 from profiles.errors import ConfigError, CuboidError, FieldError
 from runtime.allocator import keep_freed_memory
-from runtime.data import split_holdout
+from runtime.data import check_enough, split_holdout
 from runtime.events import append_event
 from runtime.mesh import backend_of, local_device
 from runtime.pipeline import lowered_schedule
 from runtime.recorder import Recorder
 from runtime.session import Session
 from runtime.stop import StopSignals
-from runtime.watchdog import Watchdog, die_with_parent, say
+from runtime.watchdog import DO_NOT_RESTART, Watchdog, die_with_parent, say
 
-DO_NOT_RESTART = 93
 GROUP_SLACK_SECONDS = 60.0  # the watchdog speaks before the process groups time out
 
 
@@ -106,7 +105,9 @@ def prepare(job: Job, ranks: int) -> tuple[LoweredSchedule, Tokens]:
         raise FieldError(("plan", "layout", *error.path), error.message) from None
     lowered = lowered_schedule(layout)
     corpus = load_corpus(Path(job.data.path) if job.data.path else None)
-    return lowered, split_holdout(corpus, job.data.holdout)[0]
+    tokens, model = split_holdout(corpus, job.data.holdout)[0], job.plan.model
+    check_enough(tokens, seq_len=model.seq_len, vocab=model.vocab)
+    return lowered, tokens
 
 
 def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:

@@ -26,6 +26,7 @@ from typing import Any, NoReturn
 
 from torch.distributed import Store
 
+from profiles.errors import ConfigError, CuboidError
 from runtime.events import append_event
 from runtime.recorder import Recorder
 
@@ -34,6 +35,7 @@ SILENT_SECONDS = 3.0  # a rank that has not published for so long is stopped or 
 CAUSE_SECONDS = 3.0  # how long a broken connection waits for its cause to show
 RANKS_PER_SECOND = 2000  # notices that the store is asked to take
 FAILED = 1
+DO_NOT_RESTART = 93  # a wrong job, which a restart would not mend
 _DEATH_SIGNAL = 1  # PR_SET_PDEATHSIG of <linux/prctl.h>
 _BROKEN = ("connection", "reset by peer", "broken pipe", "timed out", "gloo", "nccl", "socket")
 
@@ -85,17 +87,20 @@ class Watchdog:
     def fail(self, error: BaseException) -> NoReturn:
         """Report that this rank raised `error`, and end the process.
 
-        A broken connection is a symptom: if another rank failed or vanished, that one is named instead.
+        What a user can mend needs no traceback, and a wrong configuration no restart. A broken connection is
+        a symptom: if another rank failed or vanished, that one is named instead.
         """
-        place, text = self._place(), "".join(traceback.format_exception(error))
+        place, text, reason = self._place(), "", str(error)
+        if not isinstance(error, CuboidError):
+            text, reason = "".join(traceback.format_exception(error)), f"{type(error).__name__}: {error}"
         with self._lock:
             try:
                 if isinstance(error, RuntimeError) and any(word in str(error).lower() for word in _BROKEN):
                     self._look_for_cause()
-                self._report(self._rank, place, f"{type(error).__name__}: {error}", text)
+                self._report(self._rank, place, reason, text)
             except RuntimeError as lost:
                 say(f"rank {self._rank} failed: {_describe(place)}: {error}\n{text}(no store: {lost})")
-            self._leave()
+            self._leave(DO_NOT_RESTART if isinstance(error, ConfigError) else FAILED)
 
     def _watch(self) -> None:
         while not self._done.wait(self._interval):
@@ -157,11 +162,11 @@ class Watchdog:
         say(f"rank {self._rank}: ends because rank {notice['rank']} failed; was {_describe(self._place())}")
         self._leave()
 
-    def _leave(self) -> NoReturn:
+    def _leave(self, status: int = FAILED) -> NoReturn:
         """End; the first rank, which may keep the store, last, so that the others can read why."""
         if self._rank == 0:
             time.sleep(2 * self._interval)
-        leave()
+        leave(status)
 
     def _publish(self) -> None:
         self._store.set(f"place/{self._rank}", json.dumps(self._place()))
@@ -201,8 +206,8 @@ def say(text: str) -> None:
     print(text, file=sys.stderr, flush=True)
 
 
-def leave() -> NoReturn:
+def leave(status: int = FAILED) -> NoReturn:
     """End the process at once: threads inside a broken collective cannot be joined."""
     sys.stdout.flush()
     sys.stderr.flush()
-    os._exit(FAILED)
+    os._exit(status)

@@ -13,7 +13,7 @@ from launcher.console import print_json, stderr_console, stdout_console
 from launcher.failure import failure
 from launcher.follow import StepPrinter
 from launcher.local import local_worker, run_local, torchrun_command
-from launcher.run_directory import RunDirectory, create_run, forget_ending, free_name, open_run
+from launcher.run_directory import RunDirectory, check_name, create_run, forget_ending, free_name, open_run
 from launcher.slurm.options import slurm_options
 from launcher.slurm.settings import COMMAND_LINE, JOB, merge
 from launcher.status import refuse_busy
@@ -86,10 +86,15 @@ def launch(
     for trouble in check_here(job, runs, options.preflight or "strict"):
         console.print(f"warning: {trouble.message}", markup=False)
     if dry_run:
-        _show(job, run, options)
+        _show(job, run, options, runs=runs, json=json)
         return
-    run = run or create_run(runs, job)
-    train(run, resume=resume, console=console, options=options)
+    if run and run.newest_checkpoint() == job.steps and _outcome(run)["finished"]:
+        console.print(
+            f"All {job.steps} steps are done; to train on, raise steps in {run.job_path}", markup=False
+        )
+    else:
+        run = run or create_run(runs, job)
+        train(run, resume=resume, console=console, options=options)
     outcome, path = _outcome(run), shlex.quote(str(run.path))
     if json:
         print_json(outcome)
@@ -115,13 +120,20 @@ def train(run: RunDirectory, *, resume: bool, console: Console, options: SlurmOp
     Raises:
         RunError: when the run fails, naming the first rank that did.
     """
+    from rich.markup import escape  # noqa: PLC0415 (start-up time of --help)
+
     job = run.job()
     layout, options = job.plan.layout, options or _local_options(job, SlurmOptions())
     console.print(
-        f"[bold]{run.path}[/]  tp {layout.tp} × pp {layout.pp} × dp {layout.dp}, {layout.schedule},"
-        f" {layout.microbatches} microbatches of {layout.microbatch}; starting {layout.world_size} ranks …"
+        f"[bold]{escape(str(run.path))}[/]  tp {layout.tp} × pp {layout.pp} × dp {layout.dp},"
+        f" {layout.schedule}, {layout.microbatches} microbatches of {layout.microbatch};"
+        f" starting {layout.world_size} ranks …"
     )
     printer = StepPrinter(steps=job.steps, write=lambda line: console.print(line, markup=False))
+
+    def warn(text: str) -> None:
+        console.print(f"warning: {text}", markup=False)
+
     forget_ending(run.path)
     write_text(run.worker_path, local_worker(job, run.path, options.environment))
     code = supervise(
@@ -129,7 +141,7 @@ def train(run: RunDirectory, *, resume: bool, console: Console, options: SlurmOp
         resume=resume,
         requeue=bool(options.requeue),
         retries=options.retries or 0,
-        start=lambda attempt, again: run_local(run, attempt, resume=again, on_step=printer),
+        start=lambda attempt, again: run_local(run, attempt, resume=again, on_step=printer, on_warning=warn),
         say=lambda line: console.print(line, markup=False),
     )
     if code != 0:
@@ -178,23 +190,30 @@ def _resolve(
     stem = job.name if job.name != "run" else source.stem
     path = data or job.data.path
     changes = {
-        "name": name or free_name(runs, stem),
+        "name": check_name(name or free_name(runs, check_name(stem))),
         "steps": steps or job.steps,
         "data": job.data.model_copy(update={"path": str(Path(path).absolute()) if path else None}),
     }
     return job.model_copy(update=changes), None
 
 
-def _show(job: Job, run: RunDirectory | None, options: SlurmOptions) -> None:
-    layout = job.plan.layout
+def _show(job: Job, run: RunDirectory | None, options: SlurmOptions, *, runs: Path, json: bool) -> None:
+    layout, where = job.plan.layout, run.path if run else runs / job.name
+    places = [layout.coordinates(rank) for rank in range(layout.world_size)]
+    command = torchrun_command(run, resume=True).text() if run else None
+    retries = (options.retries or 0) if options.requeue else 0
+    if json:
+        ranks = [{"rank": rank} | place._asdict() for rank, place in enumerate(places)]
+        facts = {"run": str(where), "steps": job.steps, "retries": retries, "command": command}
+        print_json(facts | {"layout": layout.model_dump(mode="json"), "ranks": ranks})
+        return
     out = stdout_console()
-    where = run.path if run else Path("runs") / job.name
-    out.print(f"Would run {job.steps} steps of {job.plan.model.name} on {layout.world_size} ranks in {where}")
-    again = f"up to {options.retries} retries" if options.requeue else "no restart"
+    what = f"{job.steps} step{'s' if job.steps > 1 else ''} of {job.plan.model.name}"
+    out.print(f"Would run {what} on {layout.world_size} ranks in {where}", markup=False)
+    again = f"up to {retries} retries" if options.requeue else "no restart"
     out.print(f"After a failure: {again}", markup=False)
     out.print("rank  tp dp pp")
-    for rank in range(layout.world_size):
-        place = layout.coordinates(rank)
+    for rank, place in enumerate(places):
         out.print(f"{rank:>4}  {place.tp:>2} {place.dp:>2} {place.pp:>2}")
-    if run:
-        out.print(torchrun_command(run, resume=True).text(), markup=False)
+    if command:
+        out.print(command, markup=False, soft_wrap=True)

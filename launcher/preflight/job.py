@@ -29,19 +29,20 @@ def check_job(job: Job) -> None:
 
 
 def check_data(data: DataSpec, model: ModelSpec) -> None:
-    """Refuse a corpus that is missing, unreadable or shorter than one sequence.
+    """Refuse a corpus that is missing, unreadable or shorter than one sequence, and a vocabulary below 256.
 
     Raises:
-        ConfigError: naming the file or folder.
+        ConfigError: naming the file or folder, or the vocabulary.
     """
-    if data.path is None:
-        return
-    from profiles.corpus import load_corpus  # noqa: PLC0415 (numpy only where there is a corpus)
+    # numpy and the text of 700 kB cost start-up time of --help
+    from profiles.corpus import VOCABULARY, load_corpus, trained_on  # noqa: PLC0415
 
-    size = len(load_corpus(Path(data.path)))
-    needed = round((model.seq_len + 1) / (1 - data.holdout)) + 1
-    if size < needed:
+    size, what = len(load_corpus(Path(data.path) if data.path else None)), data.path or "the built-in text"
+    usable, needed = trained_on(size, data.holdout), model.seq_len + 1
+    if usable < needed:
         raise ConfigError(
-            f"data: {data.path} holds {size} bytes of text, one sequence needs {needed};"
-            " give more text or a smaller seq_len"
+            f"data: {what} holds {size} bytes of text, one sequence needs {needed}"
+            f" besides the {size - usable} held out; give more text or a smaller seq_len"
         )
+    if model.vocab < VOCABULARY:
+        raise ConfigError(f"model.vocab: {model.vocab} is too small for text read as bytes; use {VOCABULARY}")

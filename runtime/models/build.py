@@ -5,7 +5,6 @@ from __future__ import annotations
 import torch
 
 from planner.layout import Layout, Recompute, check_layout
-from profiles.errors import FieldError
 from profiles.model import ModelSpec
 from runtime.initialize import initialize
 from runtime.models.parallelize import parallelize
@@ -34,11 +33,7 @@ def build_stage(
     Raises:
         FieldError: at the field of the layout that the model cannot be split by.
     """
-    check_layout(Layout(tp=tp.size, global_batch=1), spec)
-    if sequence_parallel and spec.seq_len % tp.size:
-        raise FieldError(
-            ("sequence_parallel",), f"tp = {tp.size} does not divide seq_len = {spec.seq_len}; turn it off"
-        )
+    check_layout(Layout(tp=tp.size, global_batch=1, sequence_parallel=sequence_parallel), spec)
     with torch.device("meta"):
         stage = Stage(spec, layers=layers, first=first, last=last, recompute=recompute)
         parallelize(stage, tp, sequence_parallel=sequence_parallel)

@@ -204,6 +204,7 @@ def test_a_killed_torchrun_leaves_no_rank_behind(folder: Path, started: subproce
         (PLAN, ("--data", "empty.txt"), 2, "empty.txt is empty"),
         (PLAN, ("--data", "short.txt"), 2, "short.txt holds 20 bytes of text, one sequence needs"),
         (PLAN, ("--name", "../up"), 2, "run name '../up'"),
+        (PLAN, ("--name", "a b", "--dry-run"), 2, "run name 'a b'"),
         (PLAN, ("--steps", "0"), 2, "--steps"),
         (PLAN, ("--partition", "gpu"), 2, "--partition: only together with --on slurm"),
         (PLAN.replace("cpu-2", "dgx-h100"), (), 3, "0 devices, the plan puts 2 ranks on a node"),
@@ -231,3 +232,15 @@ def test_bad_input_is_one_message_and_writes_nothing(
     assert shown.err.startswith("cuboid: ")
     assert shown.out == ""
     assert sorted(folder.rglob("*")) == before
+
+
+def test_a_dry_run_for_machines_is_one_document(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(folder)
+    words = ["--runs", "else where", "--name", "x", "--steps", "3", "--dry-run", "--json"]
+    assert main(["launch", "plan.yaml", *words]) == 0
+    shown = json.loads(capsys.readouterr().out)
+    assert (shown["run"], shown["steps"], shown["retries"]) == ("else where/x", 3, 3)
+    assert [place["pp"] for place in shown["ranks"]] == [0, 1]
+    assert not (folder / "else where").exists()

@@ -7,7 +7,14 @@ from pathlib import Path
 
 import pytest
 
-from launcher.run_directory import create_run, free_name, open_run, read_json_lines
+from launcher.run_directory import (
+    NewLines,
+    RunDirectory,
+    create_run,
+    free_name,
+    open_run,
+    read_json_lines,
+)
 from planner.job import Job
 from planner.layout import Layout
 from planner.plan import Plan
@@ -68,3 +75,23 @@ def test_a_broken_record_names_its_file(tmp_path: Path) -> None:
     (run.path / "record.json").write_text(json.dumps({"step_seconds": -1}))
     with pytest.raises(ConfigError, match=r"record\.json: not a record"):
         run.record()
+
+
+def test_lines_are_read_once_when_they_are_complete(tmp_path: Path) -> None:
+    file = tmp_path / "metrics.jsonl"
+    lines = NewLines(file)
+    assert list(lines.read()) == []
+    file.write_text('{"step": 1}\nno JSON\n{"st')
+    assert list(lines.read()) == [{"step": 1}]
+    with file.open("a") as stream:
+        stream.write('ep": 2}\n')
+    assert list(lines.read()) == [{"step": 2}]
+    assert list(lines.read()) == []
+
+
+def test_steps_done_again_count_once_in_the_trajectory(tmp_path: Path) -> None:
+    run = RunDirectory(path=tmp_path)
+    done = [1, 2, 3, 4, 3, 4, 5, 2]
+    lines = [json.dumps({"step": step, "loss": place}) for place, step in enumerate(done)]
+    run.metrics_path.write_text("\n".join(lines) + "\n")
+    assert [(line["step"], line["loss"]) for line in run.trajectory()] == [(1, 0), (2, 7)]

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from planner.job import load_job
+from planner.job import OptimizerSpec, load_job
 from profiles.errors import ConfigError
 
 PLAN = """\
@@ -50,6 +50,23 @@ def test_a_bare_plan_is_a_job_with_every_default(tmp_path: Path) -> None:
             "job.yaml:9:12: plan.layout.tp: 3 does not",
         ),
         ("kind: cluster\n", "job.yaml:1:1: kind: must be 'job'"),
+        (
+            "kind: job\nplan: [1]\n",
+            "job.yaml:2:1: plan: must be the name of a plan's file, or the plan's own",
+        ),
+        ("kind: job\nplan: plan.yaml\ndata: {holdout: 1.0}\n", "data.holdout: must be less than 1"),
+        ("kind: job\nplan: plan.yaml\ndata: {path: ''}\n", "data.path: String should have at least 1"),
+        ("kind: job\nplan: plan.yaml\noptimizer: {beta2: 1.0}\n", "optimizer.beta2: must be less than 1"),
+        (
+            "kind: job\nplan: plan.yaml\ntimeout_seconds: 1e300\n",
+            "timeout_seconds: must be less than or equal",
+        ),
+        ("kind: job\nplan: plan.yaml\ntrace_step: 0\n", "trace_step: must be greater than 0"),
+        (
+            "kind: job\nplan: plan.yaml\noptimizer: {final_learning_rate: 0.1}\n",
+            "optimizer.final_learning_rate: must be at most learning_rate = 0.0003",
+        ),
+        ("- kind\n", "job.yaml:1:1: must be an object"),
         ("12\n", "job.yaml:1:1: "),
     ],
 )
@@ -59,3 +76,19 @@ def test_a_mistake_is_refused_with_its_place(tmp_path: Path, text: str, message:
     with pytest.raises(ConfigError) as caught:
         load_job(tmp_path / "job.yaml")
     assert message in str(caught.value)
+
+
+def test_a_low_learning_rate_never_rises_to_the_default_end() -> None:
+    assert OptimizerSpec(learning_rate=1e-6).final_learning_rate == 1e-6
+    assert (
+        OptimizerSpec(learning_rate=1e-2).final_learning_rate == OptimizerSpec().final_learning_rate == 3e-5
+    )
+
+
+def test_data_lies_beside_the_job_that_names_it(tmp_path: Path) -> None:
+    (tmp_path / "plan.yaml").write_text(PLAN)
+    job = tmp_path / "job.yaml"
+    job.write_text("kind: job\nplan: plan.yaml\ndata: {path: texts/mine}\n")
+    assert load_job(job).data.path == str(tmp_path / "texts" / "mine")
+    job.write_text("kind: job\nplan: plan.yaml\ndata: {path: /texts/mine}\n")
+    assert load_job(job).data.path == "/texts/mine"

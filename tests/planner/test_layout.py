@@ -77,12 +77,13 @@ def test_a_layout_that_cannot_be_is_refused_at_its_field(
         ({"tp": 8}, ("tp",), "8 does not divide 4 key/value heads; use 1, 2 or 4"),
         ({"pp": 4, "chunks": 2}, ("pp",), "use at most 6"),
         ({"pp": 2, "layers_per_stage": [3, 4]}, ("layers_per_stage",), "sums to 7"),
+        ({"tp": 4, "sequence_parallel": True}, ("sequence_parallel",), "does not divide seq_len = 30"),
     ],
 )
 def test_a_layout_that_does_not_fit_the_model_says_what_would(
     fields: dict[str, object], path: tuple[str, ...], hint: str
 ) -> None:
-    model = validate(ModelSpec, SHAPE)
+    model = validate(ModelSpec, SHAPE | {"seq_len": 30})
     layout = validate(Layout, fields | {"global_batch": 8})
     with pytest.raises(FieldError) as caught:
         check_layout(layout, model)

@@ -78,6 +78,51 @@ def test_another_layout_goes_on_from_it(make_run, train_ranks, before, after):
     assert losses(other) == pytest.approx(losses(whole)[1:], rel=1e-12)
 
 
+def damage(run, step, name, keep_bytes):
+    for path in (run / "checkpoints" / f"step-{step:08d}").glob(name):
+        os.truncate(path, keep_bytes)
+
+
+def warnings(run):
+    events = map(json.loads, (run / "events.jsonl").read_text().splitlines())
+    return [event["text"] for event in events if event["event"] == "warning"]
+
+
+@pytest.mark.parametrize(("name", "keep_bytes"), [("*.distcp", 300), (".metadata", 50), ("complete", 3)])
+def test_a_damaged_checkpoint_is_set_aside_for_the_one_before(make_run, train_ranks, name, keep_bytes):
+    """The run goes on, bit for bit, and overwrites nothing; with none left it stays down with one message."""
+    run = make_run(layout(pp=2), steps=4, checkpoint={"every_steps": 2})
+    (run / "metrics.jsonl").write_text('{"step": 0, "lo')  # what a full disk leaves of a line
+    assert train_ranks(run, 2).wait(SECONDS) == [0, 0]
+    damage(run, 4, name, keep_bytes)
+    assert train_ranks(run, 2, resume=True).wait(SECONDS) == [0, 0]
+    (text,) = warnings(run)
+    assert "step-00000004: damaged" in text
+    assert ".step-00000004.unreadable" in text
+    assert losses(run)[2:4] == losses(run)[4:]
+    assert saved_steps(run / "checkpoints") == [2, 4]
+    for step in (2, 4):
+        damage(run, step, name, keep_bytes)
+    assert 93 in train_ranks(run, 2, resume=True).wait(SECONDS)
+    log = "".join((run / "logs" / f"rank-{rank}.log").read_text() for rank in range(2))
+    assert "no checkpoint can be read" in log
+    assert "Traceback" not in log
+
+
+def test_other_data_than_the_checkpoint_s_is_said(make_run, train_ranks, tmp_path):
+    run = make_run(layout(), steps=2)
+    (run / "STOP").touch()
+    partial = run / "checkpoints" / ".step-00000007.partial"
+    partial.mkdir(parents=True)
+    assert train_ranks(run, 1).wait(SECONDS) == [0]
+    assert not partial.exists()
+    text = tmp_path / "text.txt"
+    text.write_text(text.read_text().replace("fox", "cat"))
+    assert train_ranks(run, 1, resume=True).wait(SECONDS) == [0]
+    (warning,) = warnings(run)
+    assert "step-00000001 was trained on" in warning
+
+
 class Malicious:
     def __reduce__(self):
         return os.system, ("true",)

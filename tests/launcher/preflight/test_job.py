@@ -28,6 +28,7 @@ def test_a_sound_job_passes() -> None:
     [
         ({"zero": 1}, "layout.zero"),
         ({"data": DataSpec(path="/nowhere/text")}, "/nowhere/text does not exist"),
+        ({"data": DataSpec(holdout=0.9999)}, "built-in text holds [0-9]+ bytes of text, one sequence needs"),
         ({"environment": {"WANDB_API_KEY": "x"}}, "looks like a secret"),
         ({"environment": {"RANK": "0"}}, "is set by the shell, SLURM or Cuboid"),
     ],
@@ -35,3 +36,10 @@ def test_a_sound_job_passes() -> None:
 def test_what_cannot_run_is_refused(wrong: dict[str, Any], message: str) -> None:
     with pytest.raises(ConfigError, match=message):
         check_job(job(**wrong))
+
+
+def test_a_vocabulary_that_does_not_hold_every_byte_is_refused() -> None:
+    small = job()
+    model = small.plan.model.model_copy(update={"vocab": 255})
+    with pytest.raises(ConfigError, match="vocab: 255 is too small for text read as bytes; use 256"):
+        check_job(small.model_copy(update={"plan": small.plan.model_copy(update={"model": model})}))
