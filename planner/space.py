@@ -89,7 +89,7 @@ class Space:
         parts = []
         for parallel in self._parallels:
             for order in range(len(self.rank_orders)):
-                keep = distinct[:, order] & (tp > 1) if parallel else distinct[:, order]
+                keep = distinct[:, order] & self._splits_sequence(tp) if parallel else distinct[:, order]
                 for recompute in self.recomputes:
                     found = np.flatnonzero(keep & (pp > 1) if recompute == MIXED else keep)
                     parts.append((found, parallel, order, recompute))
@@ -117,7 +117,9 @@ class Space:
         """Return how many complete layouts the space has."""
         s = self.skeletons
         orders = self._distinct_orders(np.arange(len(s))).sum(axis=1)
-        parallel = np.where(s.tp > 1, len(self._parallels), 0 in self._parallels)
+        parallel = (0 in self._parallels) + (1 in self._parallels) * self._splits_sequence(s.tp).astype(
+            np.int64
+        )
         recomputes = len(self.recomputes) - (MIXED in self.recomputes) * (s.pp == 1)
         return int((orders * parallel * recomputes * self.sizes(np.arange(len(s)))).sum())
 
@@ -152,6 +154,10 @@ class Space:
         if pinned is not None:
             return (int(pinned),)
         return (0, 1) if self.target.sequence_parallel else (0,)
+
+    def _splits_sequence(self, tp: Column) -> NDArray[np.bool_]:
+        """Whether tensor ranks can hold equal parts of a sequence."""
+        return np.asarray((tp > 1) & (self.model.seq_len % tp == 0))
 
     def _code(self, rows: Column) -> Column:
         """Number of the table in `_tables` that a skeleton's variants come from."""

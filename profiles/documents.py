@@ -14,6 +14,7 @@ import re
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import accumulate
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -27,6 +28,7 @@ Model = TypeVar("Model", bound=BaseModel)
 Result = TypeVar("Result")
 
 MAX_BYTES = 64 * 1024 * 1024
+DEEPEST = 200  # levels of nesting
 
 
 class Record(BaseModel):
@@ -53,6 +55,7 @@ _SCALARS: tuple[tuple[str, str, str], ...] = (
 for _tag, _pattern, _first in _SCALARS:
     _Loader.add_implicit_resolver(_tag, re.compile(_pattern), [c if c != "\0" else "" for c in _first])
 
+_BRACKETS = re.compile(r"[][{}]")
 _PLAIN_TAGS = frozenset({"tag:yaml.org,2002:map", "tag:yaml.org,2002:seq"})
 
 
@@ -172,6 +175,8 @@ def parse_yaml(text: str, *, name: str = "<text>", folder: Path | None = None) -
         ConfigError: for a syntax error, a duplicate key, an alias, a tag or a non-text key.
     """
     try:
+        if _may_be_deep(text):
+            _refuse_depth(text, name)
         node = yaml.compose(text, Loader=_Loader)
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
@@ -180,11 +185,30 @@ def parse_yaml(text: str, *, name: str = "<text>", folder: Path | None = None) -
     except (yaml.YAMLError, ValueError) as error:
         raise ConfigError(f"{name}: not valid YAML: {error}") from None
     positions: dict[FieldPath, tuple[int, int]] = {}
-    try:
-        data = None if node is None else _construct(node, (), positions, set(), name)
-    except RecursionError:
-        raise ConfigError(f"{name}: nested too deeply") from None
+    data = None if node is None else _construct(node, (), positions, set(), name)
     return Document(name=name, data=data, positions=positions, folder=folder or Path())
+
+
+def _may_be_deep(text: str) -> bool:
+    """Whether brackets, or the columns of one line, allow more than DEEPEST levels."""
+    steps = (1 if bracket in "[{" else -1 for bracket in _BRACKETS.findall(text))
+    return (
+        max(accumulate(steps), default=0) > DEEPEST or max(map(len, text.splitlines()), default=0) > DEEPEST
+    )
+
+
+def _refuse_depth(text: str, name: str) -> None:
+    """Refuse what the parser, which calls itself for every level, has no stack for."""
+    depth = 0
+    for event in yaml.parse(text, Loader=_Loader):
+        if isinstance(event, yaml.CollectionStartEvent):
+            depth += 1
+        elif isinstance(event, yaml.CollectionEndEvent):
+            depth -= 1
+        if depth > DEEPEST:
+            mark = event.start_mark
+            where = f"{name}:{mark.line + 1}:{mark.column + 1}" if mark else name
+            raise ConfigError(f"{where}: nested more than {DEEPEST} levels deep")
 
 
 def read_document(path: Path) -> Document:

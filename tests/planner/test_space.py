@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from planner.costs import price
-from planner.layout import Layout
+from planner.layout import Layout, check_layout
 from planner.neighbours import neighbours
 from planner.pins import Pins
 from planner.schedules.families import FAMILIES
@@ -60,6 +60,20 @@ def test_count_is_the_number_of_different_layouts(small_model: ModelSpec, two_no
         ]
     )
     assert len(np.unique(rows, axis=1).T) == space.count()
+
+
+def test_tensor_ranks_share_only_sequences_that_divide(
+    small_model: ModelSpec, two_nodes: ClusterSpec
+) -> None:
+    odd = small_model.model_copy(update={"seq_len": 33})
+    space = build_space(odd, two_nodes, devices=4, global_batch=4, target=ANY, pins=Pins())
+    choices = space.choices(np.arange(len(space.skeletons)))
+    variants = space.variants(choices)
+    assert (space.skeletons.tp > 1).any()
+    assert not choices.sequence_parallel.any()
+    assert len(variants) == space.count()
+    for row in range(0, len(variants), 50):
+        check_layout(space.layout(choices, variants, row), odd)
 
 
 def test_every_synchronous_family_is_searched() -> None:

@@ -118,9 +118,25 @@ def test_a_bomb_of_aliases_is_refused_at_once() -> None:
         parse("\n".join(lines))
 
 
-def test_deep_nesting_is_refused() -> None:
-    with pytest.raises(ConfigError, match="nested too deeply"):
-        parse("[" * 5000 + "]" * 5000)
+@pytest.mark.parametrize(
+    "text",
+    [
+        "[" * 5000 + "]" * 5000,
+        "[" * 100_000,  # deeper than the parser's own stack
+        '{"a": ' * 100_000,
+        "- " * 100_000 + "a",
+        "".join(f"{' ' * depth}a:\n" for depth in range(1000)),
+    ],
+    ids=["closed", "open", "mappings", "dashes", "indented"],
+)
+def test_deep_nesting_is_refused(text: str) -> None:
+    with pytest.raises(ConfigError, match=r"f\.yaml:\d+:\d+: nested more than 200 levels deep"):
+        parse(text)
+
+
+def test_brackets_in_text_are_not_nesting() -> None:
+    assert parse_yaml(f"name: '{'[' * 500}'").data == {"name": "[" * 500}
+    assert parse_yaml(f"[{'[1, 2], ' * 5000}]").data == [[1, 2]] * 5000
 
 
 @pytest.mark.parametrize(
