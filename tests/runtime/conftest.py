@@ -36,13 +36,13 @@ class RankError(Exception):
     """A rank of a multi-process test raised; the message is that rank's traceback."""
 
 
-def _child(pipe: Connection, rank: int, ranks: int, port: int, call: Callable[[], Any]) -> None:
+def _child(pipe: Connection, rank: int, ranks: int, call: Callable[[], Any]) -> None:
     # The parent's thread pools do not survive the fork, so a child computes with one thread.
     torch.set_num_threads(1)
     os.environ.update(RANK=str(rank), LOCAL_RANK=str(rank), WORLD_SIZE=str(ranks))
     try:
         timeout = timedelta(seconds=WATCHDOG_SECONDS)
-        store = dist.TCPStore("127.0.0.1", port, is_master=False, timeout=timeout)
+        store = dist.TCPStore("127.0.0.1", pipe.recv(), is_master=False, timeout=timeout)
         dist.init_process_group("gloo", store=store, rank=rank, world_size=ranks, timeout=timeout)
         result = call()
         dist.barrier()
@@ -78,18 +78,22 @@ def _collect(pipes: list[Connection]) -> list[Any]:
 
 def _run_ranks(ranks: int, call: Callable[..., Any], *args: Any) -> list[Any]:
     context = multiprocessing.get_context("fork")
-    server = dist.TCPStore("127.0.0.1", 0, is_master=True, wait_for_workers=False)  # quicker than a file
     pipes, processes = [], []
     try:
         for rank in range(ranks):
-            ours, theirs = context.Pipe(duplex=False)
+            ours, theirs = context.Pipe()
             process = context.Process(
-                target=_child, args=(theirs, rank, ranks, server.port, partial(call, *args)), daemon=True
+                target=_child, args=(theirs, rank, ranks, partial(call, *args)), daemon=True
             )
             process.start()
             theirs.close()
             pipes.append(ours)
             processes.append(process)
+        # Quicker than a file; but after the forks: a child inherits the locks that the server's thread holds.
+        server = dist.TCPStore("127.0.0.1", 0, is_master=True, wait_for_workers=False)
+        for pipe in pipes:
+            with suppress(BrokenPipeError):  # a rank that is gone is told of below
+                pipe.send(server.port)
         results = _collect(pipes)
         for process in processes:
             process.join(timeout=10)
