@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from math import inf
 
 from planner.schedules.action import Schedule, loop_placement
 from planner.schedules.candidates import Generated, Maker, Named, Published, Refilled, named, unnamed
@@ -42,34 +43,28 @@ def best_of_large(problem: Problem, bound: float) -> Schedule:
     """Return the best schedule found; never longer than the best named family that keeps the limit."""
     full = Published(problem)
     short = Published(replace(problem, microbatches=short_enough(problem.ranks, problem.microbatches)))
-    families: dict[Family, _Entry] = {}
-    best: _Entry | None = None
+    found: list[_Entry] = []
     for makers in _by_promise(problem):
-        reached = []
         for maker in makers:
-            if isinstance(maker, Generated):
-                entry = _roomy(maker, problem)
-            elif best is not None and least_cycle(maker.family, problem) > best.score[0]:
-                continue
-            else:
-                entry = _entry(maker, short, full)
-            if entry is None:
-                continue
-            if isinstance(maker, Named):
-                families[maker.family] = entry
-            best = entry if best is None or entry.score < best.score else best
-            if entry.score[0] <= bound:
-                reached.append(entry)
+            entry = _entry_below(min((each.score[0] for each in found), default=inf), maker, short, full)
+            found += [entry] if entry else []
+        reached = [entry for entry in found if entry.score[0] <= bound]
         if reached:
             return _whole(min(reached, key=_by_memory), problem)
-    assert best is not None  # naive holds one microbatch, which every limit allows
+    best = min(found, key=lambda entry: entry.score)  # naive holds one microbatch, which every limit allows
     if best.score[0] > _CLOSE * bound:
-        for challenger in _challengers(problem, families, best):
-            entry = _entry(challenger, short, full)
-            if entry is not None:
-                best = min(best, entry, key=lambda each: each.score)
-                break
+        families = {entry.maker.family: entry for entry in found if isinstance(entry.maker, Named)}
+        made = (_entry(challenger, short, full) for challenger in _challengers(problem, families, best))
+        challenger = next((entry for entry in made if entry), best)
+        best = min(best, challenger, key=lambda entry: entry.score)
     return _whole(best, problem)
+
+
+def _entry_below(cycle: float, maker: Named | Generated, short: Published, full: Published) -> _Entry | None:
+    """Return a candidate, or None where it does not fit, or is a family that cannot be below `cycle`."""
+    if isinstance(maker, Generated):
+        return _roomy(maker, full.problem)
+    return None if least_cycle(maker.family, full.problem) > cycle else _entry(maker, short, full)
 
 
 def _by_promise(problem: Problem) -> Iterator[Sequence[Named | Generated]]:
