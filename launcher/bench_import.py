@@ -24,14 +24,16 @@ def import_collectives(
         ConfigError: for a file that is not such text.
     """
     found: list[CollectiveCost] = []
-    machine, device = None, None
+    machine: str | None = None
+    device: str | None = None
     for path in paths:
         try:
             text = path.read_text(encoding="utf-8", errors="replace")
         except OSError as error:
             raise ConfigError(f"{path}: {error.strerror or error}") from None
         found += parse_nccl_tests(text, name=str(path), operation=operation_of(path.name))
-        machine, device = measured_on(text)
+        host, name = measured_on(text)
+        machine, device = machine or host, device or name
     if output.exists():
         table = read_document(output).read(CostTable)
     else:

@@ -21,6 +21,14 @@ if TYPE_CHECKING:
 
 PLAIN_LINE_SECONDS = 5.0
 
+ImportOption = Annotated[
+    list[Path] | None,
+    typer.Option(
+        "--import",
+        help="Take collectives from text that nccl-tests printed, measuring nothing; repeat for several.",
+    ),
+]
+
 
 def bench(
     *,
@@ -46,16 +54,10 @@ def bench(
     ] = False,
     recompute: Annotated[bool, typer.Option("--recompute", help="Measure recomputation too.")] = False,
     output: Annotated[Path, typer.Option("-o", "--output", help="Where the costs go.")] = Path("costs.yaml"),
-    import_file: Annotated[
-        list[Path] | None,
-        typer.Option(
-            "--import",
-            help="Take collectives from text that nccl-tests printed, measuring nothing; repeat for several.",
-        ),
-    ] = None,
+    import_file: ImportOption = None,
     cluster: Annotated[
         str | None,
-        typer.Option(metavar="NAME|FILE", help="Preset or cluster.yaml to compare with [this machine]."),
+        typer.Option(metavar="NAME|FILE", help="Preset or cluster.yaml to compare with [this machine; none with --import]."),
     ] = None,
     svg: Annotated[Path | None, typer.Option(help="Draw the costs here.")] = None,
     fresh: Annotated[bool, typer.Option("--fresh", help="Measure anew instead of going on.")] = False,

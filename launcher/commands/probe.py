@@ -29,6 +29,18 @@ RanksOption = Annotated[
     typer.Option(min=1, max=65536, help="Rank slots on a machine without accelerators [one per core]."),
 ]
 
+SrunOption = Annotated[
+    list[str] | None,
+    typer.Option("--srun", metavar="OPTION", help="With --on slurm: an option for srun; may be repeated."),
+]
+RecordOption = Annotated[
+    Path | None,
+    typer.Option(
+        metavar="FILE",
+        help="Keep all raw answers (host names and device UUIDs too); --import replays them.",
+    ),
+]
+
 
 def probe(
     *,
@@ -44,19 +56,8 @@ def probe(
     nodes: Annotated[
         int | None, typer.Option(min=1, max=100_000, help="With --on slurm: how many nodes [all of the job].")
     ] = None,
-    srun: Annotated[
-        list[str] | None,
-        typer.Option(
-            "--srun", metavar="OPTION", help="With --on slurm: an option for srun; may be repeated."
-        ),
-    ] = None,
-    record: Annotated[
-        Path | None,
-        typer.Option(
-            metavar="FILE",
-            help="Keep all raw answers (host names and device UUIDs too); --import replays them.",
-        ),
-    ] = None,
+    srun: SrunOption = None,
+    record: RecordOption = None,
     diff: Annotated[
         tuple[Path, Path] | None,
         typer.Option(metavar="A B", help="Compare two files of any kind that --import reads."),
