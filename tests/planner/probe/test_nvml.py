@@ -9,8 +9,27 @@ import subprocess
 import sys
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
+from planner.probe import probe
 from planner.probe.nvml import Gpu, LiveNvml, RecordedNvml, RecordingNvml, plain, question
+from planner.probe.sentence import describe_node
+
+UNKNOWN_ANSWERS = [
+    "!1",
+    "!3",
+    "!4",
+    "!9",
+    "!13",
+    "!15",
+    "!16",
+    "!25",
+    "!999",
+    "4294967295",
+    "not a number",
+    "",
+]
 
 
 def test_questions_as_text():
@@ -93,3 +112,54 @@ def test_structures_become_dictionaries():
 def test_live_source_without_init_never_raises():
     answer = LiveNvml().ask("nvmlDeviceGetCount")
     assert answer.reason is not None or answer.number() is not None
+
+
+def test_any_question_may_fail_alone(boxes):
+    """Answers are missing, errors or nonsense, in any combination: the probe degrades, never raises."""
+    box = boxes.pairs((0, 1), (2, 3))
+    keys = sorted(box.profile())
+
+    @settings(max_examples=40, deadline=None)
+    @given(data=st.data())
+    def check(data):
+        spoilt = data.draw(st.lists(st.sampled_from(keys), max_size=25, unique=True))
+        box.overrides = {key: data.draw(st.sampled_from([None, *UNKNOWN_ANSWERS])) for key in spoilt}
+        cluster = probe(sources=box.sources())
+        assert cluster.devices >= 1
+        assert cluster.device.memory_bytes > 0
+        describe_node(cluster.topology.node)
+
+    check()
+
+
+def test_one_question_of_every_kind_missing(boxes):
+    """Without any answer of one function, whichever it is, the devices stay and nothing raises."""
+    box = boxes.pairs((0, 1), (2, 3))
+    profile = box.profile()
+    for function in sorted({key.split()[0] for key in profile} - {"nvmlDeviceGetCount"}):
+        box.overrides = {key: "!13" for key in profile if key.split()[0] == function}
+        cluster = probe(sources=box.sources())
+        assert cluster.devices_per_node == 4, function
+
+
+def test_under_the_dynamic_linker_as_users_have_it(boxes, fake_nvml):
+    """A fresh process that finds the library by its path, no preloading."""
+    box = boxes.hgx_h100()
+    box.sources()
+    entry = "from launcher.cli import entry; entry()"
+    words = [sys.executable, "-c", entry, "probe", "--root", str(box.tree.root)]
+    environment = {
+        "LD_LIBRARY_PATH": str(fake_nvml.parent),
+        "FAKE_NVML_PROFILE": str(box.tree.root / "nvml-profile.txt"),
+        "PATH": "/usr/bin:/bin",
+    }
+    done = subprocess.run(words, env=environment, capture_output=True, text=True, check=True)
+    assert done.stdout.splitlines()[0].startswith("8 × H100, all-to-all NVLink through 4 NVSwitches")
+
+
+def test_stand_in_is_the_library_the_binding_loads(boxes, fake_nvml):
+    """Guards the other tests: a real driver on this machine must not answer in the stand-in's place."""
+    assert ctypes.CDLL("libnvidia-ml.so.1").nvmlErrorString is not None
+    box = boxes.hgx_h100()
+    box.overrides["nvmlSystemGetDriverVersion"] = "stand-in"
+    assert probe(sources=box.sources()).topology.node.driver == "stand-in"
