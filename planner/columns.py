@@ -26,7 +26,7 @@ from profiles.errors import ConfigError
 Seconds = NDArray[np.float64]
 
 MAX_TABLE = 8_000_000  # entries of a look-up table
-RECOMPUTE_OF = (*RECOMPUTES, "none")  # chosen per stage: at least none
+_RECOMPUTE_OF = (*RECOMPUTES, "none")  # chosen per stage: at least none
 _FULL = MIXED - 1
 MANY = 1e5  # blocks beside which an end's share is as small as it gets
 
@@ -259,7 +259,7 @@ def _assemble(
 
     def part(layers: float, *, first: float = 0.0, last: float = 0.0) -> _PartPhases:
         def phases(mode: int) -> Phases:
-            return stage_phases(pieces, layers, first=first, last=last, recompute=RECOMPUTE_OF[mode])
+            return stage_phases(pieces, layers, first=first, last=last, recompute=_RECOMPUTE_OF[mode])
 
         return _PartPhases(known=known, inverse=inverse, phases={mode: phases(mode) for mode in {0, *wanted}})
 
