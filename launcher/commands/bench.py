@@ -57,7 +57,9 @@ def bench(
     import_file: ImportOption = None,
     cluster: Annotated[
         str | None,
-        typer.Option(metavar="NAME|FILE", help="Preset or cluster.yaml to compare with [this machine; none with --import]."),
+        typer.Option(
+            metavar="NAME|FILE", help="Preset or cluster.yaml to compare with [this machine, if measured]."
+        ),
     ] = None,
     svg: Annotated[Path | None, typer.Option(help="Draw the costs here.")] = None,
     fresh: Annotated[bool, typer.Option("--fresh", help="Measure anew instead of going on.")] = False,
