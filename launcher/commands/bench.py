@@ -28,6 +28,12 @@ ImportOption = Annotated[
         help="Take collectives from text that nccl-tests printed, measuring nothing; repeat for several.",
     ),
 ]
+ClusterOption = Annotated[
+    str | None,
+    typer.Option(
+        metavar="NAME|FILE", help="Preset or cluster.yaml to compare with [this machine, if measured]."
+    ),
+]
 
 
 def bench(
@@ -55,12 +61,7 @@ def bench(
     recompute: Annotated[bool, typer.Option("--recompute", help="Measure recomputation too.")] = False,
     output: Annotated[Path, typer.Option("-o", "--output", help="Where the costs go.")] = Path("costs.yaml"),
     import_file: ImportOption = None,
-    cluster: Annotated[
-        str | None,
-        typer.Option(
-            metavar="NAME|FILE", help="Preset or cluster.yaml to compare with [this machine, if measured]."
-        ),
-    ] = None,
+    cluster: ClusterOption = None,
     svg: Annotated[Path | None, typer.Option(help="Draw the costs here.")] = None,
     fresh: Annotated[bool, typer.Option("--fresh", help="Measure anew instead of going on.")] = False,
     json: Annotated[bool, typer.Option("--json", help="Print one JSON document.")] = False,
