@@ -63,7 +63,7 @@ def best_of_large(problem: Problem, bound: float) -> Schedule:
 def _entry_below(cycle: float, maker: Named | Generated, short: Published, full: Published) -> _Entry | None:
     """Return a candidate, or None where it does not fit, or is a family that cannot be below `cycle`."""
     if isinstance(maker, Generated):
-        return _roomy(maker, full.problem)
+        return _roomy(maker, full.problem, cycle * (1 + 1e-9))
     return None if least_cycle(maker.family, full.problem) > cycle else _entry(maker, short, full)
 
 
@@ -82,14 +82,18 @@ def _by_memory(entry: _Entry) -> tuple[float, Score]:
     return max(peak_activations(entry.schedule)), entry.score
 
 
-def _roomy(maker: Generated, problem: Problem) -> _Entry | None:
-    """Return a candidate generated for all microbatches, or None where memory forbids a step without gaps."""
+def _roomy(maker: Generated, problem: Problem, within: float) -> _Entry | None:
+    """Return a candidate generated for all microbatches.
+
+    None where memory forbids a step without gaps, or where its cycle is not `within` so many seconds.
+    """
     most = _ROOM * problem.ranks
     if problem.memory_limit is not None and problem.memory_limit < 2 * problem.ranks - 1:
         return None
-    schedule = maker(Published(replace(problem, memory_limit=min(most, problem.memory_limit or most))))
-    score = problem.score(schedule)
-    return None if score is None else _Entry(maker=maker, score=score, schedule=schedule)
+    roomy = replace(problem, memory_limit=min(most, problem.memory_limit or most))
+    schedule = maker(Published(roomy), within)
+    score = None if schedule is None else problem.score(schedule)
+    return None if schedule is None or score is None else _Entry(maker=maker, score=score, schedule=schedule)
 
 
 def least_cycle(family: Family, problem: Problem) -> float:
@@ -153,16 +157,19 @@ def _challengers(problem: Problem, families: Mapping[Family, _Entry], best: _Ent
     few = replace(problem, microbatches=min(problem.microbatches, _FEW * problem.ranks))
     published, bound = Published(few), few.bound() * (1 + 1e-9)
     mark = _score(best.maker, published)
+    within = inf if mark is None else mark[0] * (1 + 1e-9)
     scored: list[tuple[Score, int, Maker]] = []
     for index, maker in enumerate(unnamed(few, thorough=False)):
         if isinstance(maker, Refilled) and _is_far(families.get(maker.family), best):
             continue
-        score = _score(maker, published)
+        score = _score(maker, published, within)
         if score is None or (mark is not None and score >= mark):
             continue
         scored.append((score, index, maker))
         if score[0] <= bound:
             break
+        if isinstance(maker, Generated):  # keeps the limit with any number of microbatches
+            within = min(within, score[0] * (1 + 1e-9))
     yield from (maker for _, _, maker in sorted(scored, key=lambda entry: entry[:2]))
 
 
@@ -170,6 +177,6 @@ def _is_far(entry: _Entry | None, best: _Entry) -> bool:
     return entry is not None and entry.score[0] > _FAR * best.score[0]
 
 
-def _score(maker: Maker, published: Published) -> Score | None:
-    schedule = maker(published)
+def _score(maker: Maker, published: Published, within: float = inf) -> Score | None:
+    schedule = maker(published, within)
     return None if schedule is None else published.problem.score(schedule)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
+from math import inf
 
 from planner.schedules.action import Action, Kind, Schedule
 from planner.schedules.family import Family, ScheduleError
@@ -69,8 +70,8 @@ class Named:
 
     family: Family
 
-    def __call__(self, published: Published) -> Schedule | None:
-        """Return its schedule, if it has one."""
+    def __call__(self, published: Published, within: float = inf) -> Schedule | None:
+        """Return its schedule, if it has one; however long it is."""
         return published(self.family)
 
 
@@ -80,8 +81,8 @@ class Refilled:
 
     family: Family
 
-    def __call__(self, published: Published) -> Schedule | None:
-        """Return its schedule, if it has one."""
+    def __call__(self, published: Published, within: float = inf) -> Schedule | None:
+        """Return its schedule, if it has one with a cycle `within` so many seconds."""
         problem, schedule = published.problem, published(self.family)
         if schedule is None:
             return None
@@ -105,6 +106,7 @@ class Refilled:
             placement=schedule.placement,
             times=problem.times_of(schedule.placement),
             limits=limits,
+            within=within,
         )
 
 
@@ -115,8 +117,8 @@ class Generated:
     placement: tuple[int, ...]
     policy: Policy
 
-    def __call__(self, published: Published) -> Schedule:
-        """Return its schedule."""
+    def __call__(self, published: Published, within: float = inf) -> Schedule | None:
+        """Return its schedule, if its cycle is `within` so many seconds."""
         problem = published.problem
         return generate(
             name="auto",
@@ -125,6 +127,7 @@ class Generated:
             times=problem.times_of(self.placement),
             limits=problem.limits(len(self.placement) // problem.ranks),
             policy=self.policy,
+            within=within,
         )
 
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 import heapq
 from collections import deque
 from collections.abc import Sequence
+from math import inf
 from typing import NamedTuple
 
 from planner.schedules.action import Action, Kind, Schedule
@@ -26,15 +27,18 @@ def fill_weights(
     placement: Sequence[int],
     times: StageTimes,
     limits: Sequence[int],
-) -> Schedule:
+    within: float = inf,
+) -> Schedule | None:
     """Return the schedule of `orders` (F and I only, per rank) with every W put in.
 
     `limits[rank]` is the most (stage, microbatch) activations that `rank` should hold; it is exceeded only
     where the order itself leaves no choice. `times` tell which gaps there are; the result is valid under any
-    times.
+    times. None is returned as soon as a rank has waited so long that its span exceeds `within`.
     """
     filling = _Filling(orders, microbatches, placement, times, limits)
-    filling.run()
+    waits = [within - work for work in times.work(placement, microbatches, split=True)]
+    if min(waits) < 0 or not filling.run(waits):
+        return None
     return Schedule(
         name=name,
         microbatches=microbatches,
@@ -76,9 +80,13 @@ class _Filling:
         self.waiting: dict[int, tuple[int, float]] = {}  # slot → (rank, time from which the rank waits)
         self.events: list[tuple[float, int]] = [(0.0, rank) for rank in range(ranks)]
 
-    def run(self) -> None:
-        """Let every rank act whenever it is free, in the order of time."""
+    def run(self, waits: list[float]) -> bool:
+        """Let every rank act whenever it is free, in the order of time.
+
+        False as soon as a rank has waited for more than `waits[rank]` seconds after its first cell.
+        """
         events, orders, weights, actions = self.events, self.orders, self.weights, self.actions
+        free: list[float] = [inf] * len(orders)  # when each rank ended what it did last
         while events:
             now, rank = heapq.heappop(events)
             order, position, own = orders[rank], self.next[rank], weights[rank]
@@ -92,6 +100,11 @@ class _Filling:
             arrival = self.ready[needs + microbatch] if needs >= 0 else now
             full = own and kind == _F and self.held[rank] >= self.limits[rank]
             if arrival is not None and arrival <= now and not full:
+                if now > free[rank]:
+                    waits[rank] -= now - free[rank]
+                    if waits[rank] < 0:
+                        return False
+                free[rank] = now + seconds
                 self.next[rank] = position + 1
                 actions[rank].append(cell)
                 if kind == _F:
@@ -104,11 +117,13 @@ class _Filling:
                 weight = own.popleft()
                 actions[rank].append(weight)
                 self.held[rank] -= 1
-                heapq.heappush(events, (now + self.weight_seconds[weight.stage], rank))
+                free[rank] = now + self.weight_seconds[weight.stage]
+                heapq.heappush(events, (free[rank], rank))
             elif arrival is not None:
                 heapq.heappush(events, (arrival, rank))
             else:
                 self.waiting[needs + microbatch] = (rank, now)
+        return True
 
     def _give(self, slot: int, arrival: float) -> None:
         """Note when data arrives, and go on with the rank that waits for it."""

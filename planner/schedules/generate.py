@@ -21,6 +21,7 @@ from planner.schedules.times import StageTimes
 
 _F, _B, _I, _W = Kind.F, Kind.B, Kind.I, Kind.W
 _NEVER = float("inf")
+_action = tuple.__new__  # what a NamedTuple's constructor calls, without its function in between
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -51,13 +52,17 @@ def generate(
     times: StageTimes,
     limits: Sequence[int],
     policy: Policy,
-) -> Schedule:
+    within: float = _NEVER,
+) -> Schedule | None:
     """Return the schedule that `policy` gives; no rank holds more than `limits[rank]` stage activations.
 
-    `limits[rank]` must be at least the number of the rank's stages.
+    `limits[rank]` must be at least the number of the rank's stages. None is returned as soon as a rank has
+    waited so long that its span exceeds `within`.
     """
     generation = _Generation(microbatches, tuple(placement), times, limits, policy)
-    generation.run()
+    waits = [within - work for work in times.work(placement, microbatches, split=policy.split)]
+    if min(waits) < 0 or not generation.run(waits):
+        return None
     return Schedule(
         name=name,
         microbatches=microbatches,
@@ -103,12 +108,21 @@ class _Generation:
         self.events = [(0.0, rank) for rank in range(ranks)]
         self.wake = [0.0] * ranks  # when each rank acts next; other events of it are stale
 
-    def run(self) -> None:
-        while self.events:
-            now, rank = heapq.heappop(self.events)
-            if now == self.wake[rank]:
-                self.wake[rank] = _NEVER
-                self._act(now, rank)
+    def run(self, waits: list[float]) -> bool:
+        """List every action; False as soon as a rank has waited for more than `waits[rank]` seconds."""
+        events, wake, actions, free = self.events, self.wake, self.actions, self.free
+        while events:
+            now, rank = heapq.heappop(events)
+            if now != wake[rank]:
+                continue
+            wake[rank] = _NEVER
+            listed, since = len(actions[rank]), free[rank]
+            self._act(now, rank)
+            if listed and now > since and len(actions[rank]) > listed:
+                waits[rank] -= now - since
+                if waits[rank] < 0:
+                    return False
+        return True
 
     def _act(self, now: float, rank: int) -> None:
         stage, is_forward, soonest = self._choose(now, rank)
@@ -169,7 +183,7 @@ class _Generation:
     def _start(self, now: float, rank: int, stage: int, *, is_forward: bool) -> None:
         counts = self.forwards if is_forward else self.backwards
         kind, microbatch = _F if is_forward else self.backward, counts[stage]
-        self.actions[rank].append(Action(kind, stage, microbatch))
+        self.actions[rank].append(_action(Action, (kind, stage, microbatch)))
         counts[stage] = microbatch + 1
         end = now + self.seconds[kind][stage]
         if is_forward:
@@ -177,7 +191,7 @@ class _Generation:
             self._deliver(rank, stage, stage + 1, self.inputs, end)
         else:
             if kind == _I:
-                self.weights[rank].append(Action(_W, stage, microbatch))
+                self.weights[rank].append(_action(Action, (_W, stage, microbatch)))
             else:
                 self.held[rank] -= 1
             self._deliver(rank, stage, stage - 1, self.gradients, end)

@@ -54,6 +54,16 @@ class StageTimes:
         """Stages of the whole model."""
         return len(self.forward)
 
+    def work(self, placement: Sequence[int], microbatches: int, *, split: bool) -> list[float]:
+        """Return the seconds that each rank computes, with backwards `split` into I and W or whole."""
+        seconds = [0.0] * (max(placement) + 1)
+        for stage, rank in enumerate(placement):
+            backward = (
+                self.input_gradient[stage] + self.weight_gradient[stage] if split else self.backward[stage]
+            )
+            seconds[rank] += microbatches * (self.forward[stage] + backward)
+        return seconds
+
     def of(self, kind: Kind, stage: int) -> float:
         """Return the duration of a compute action."""
         return self.table[kind][stage]

@@ -60,7 +60,7 @@ def _v_schedule(
         )
         cells = _sweeps(rank, ranks)
         orders.append([Action(*cells[sweep], microbatch) for _, sweep, microbatch in timed])
-    return fill_weights(
+    schedule = fill_weights(
         orders,
         name=name,
         microbatches=microbatches,
@@ -68,6 +68,8 @@ def _v_schedule(
         times=StageTimes.uniform(stages=2 * ranks),
         limits=(limit,) * ranks,
     )
+    assert schedule is not None  # nothing was asked of its span
+    return schedule
 
 
 def _sweeps(rank: int, ranks: int) -> tuple[tuple[Kind, int], ...]:
