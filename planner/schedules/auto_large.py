@@ -4,6 +4,7 @@ named families   foretold for all microbatches, or simulated: none that fits may
                  a bound already excludes are left out
 roomy            where memory allows, one generated for all microbatches: with room for four times as many
                  as there are ranks, hardly any durations leave a gap
+patterns         for a V, compared on few microbatches; the best is made for all
 all others       unless that is close to the bound: compared with the best so far on few microbatches; the
                  best of those that win there is made for all
 """
@@ -14,8 +15,18 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from math import inf
 
-from planner.schedules.action import Schedule, loop_placement
-from planner.schedules.candidates import Generated, Maker, Named, Published, Refilled, named, unnamed
+from planner.schedules.action import Schedule, loop_placement, v_placement
+from planner.schedules.candidates import (
+    Generated,
+    Maker,
+    Named,
+    Patterned,
+    Published,
+    Refilled,
+    named,
+    patterned,
+    unnamed,
+)
 from planner.schedules.family import Family
 from planner.schedules.generate import Policy
 from planner.schedules.memory import peak_activations
@@ -52,6 +63,9 @@ def best_of_large(problem: Problem, bound: float) -> Schedule:
         if reached:
             return _whole(min(reached, key=_by_memory), problem)
     best = min(found, key=lambda entry: entry.score)  # naive holds one microbatch, which every limit allows
+    if best.score[0] > _CLOSE * bound:
+        pattern = _patterned(short, full, best.score[0])
+        best = min(best, pattern or best, key=lambda entry: entry.score)
     if best.score[0] > _CLOSE * bound:
         families = {entry.maker.family: entry for entry in found if isinstance(entry.maker, Named)}
         made = (_entry(challenger, short, full) for challenger in _challengers(problem, families, best))
@@ -94,6 +108,31 @@ def _roomy(maker: Generated, problem: Problem, within: float) -> _Entry | None:
     schedule = maker(Published(roomy), within)
     score = None if schedule is None else problem.score(schedule)
     return None if schedule is None or score is None else _Entry(maker=maker, score=score, schedule=schedule)
+
+
+def _patterned(short: Published, full: Published, cycle: float) -> _Entry | None:
+    """Return the best of the patterns for a V, or None where none is below `cycle`.
+
+    Few microbatches tell them apart, but not how they compare to others: with many, what counts is that each
+    further one takes a period.
+    """
+    problem, makers = full.problem, patterned(full.problem)
+    if not makers:
+        return None
+    placement = v_placement(problem.ranks)
+    period = max(problem.times_of(placement).work(placement, 1, split=True))
+    rest = (problem.microbatches - short.problem.microbatches) * period
+    best: tuple[Score, Maker, Schedule] | None = None
+    for maker in makers:
+        schedule = maker(short, cycle - rest)
+        score = None if schedule is None else short.problem.score(schedule)
+        if schedule is not None and score is not None and (best is None or score < best[0]):
+            best, cycle = (score, maker, schedule), score[0] + rest
+    if best is None:
+        return None
+    longer = prolong(best[2], problem.microbatches) or best[1](full)
+    score = None if longer is None else problem.score(longer)
+    return None if longer is None or score is None else _Entry(maker=best[1], score=score, schedule=longer)
 
 
 def least_cycle(family: Family, problem: Problem) -> float:
@@ -160,6 +199,8 @@ def _challengers(problem: Problem, families: Mapping[Family, _Entry], best: _Ent
     within = inf if mark is None else mark[0] * (1 + 1e-9)
     scored: list[tuple[Score, int, Maker]] = []
     for index, maker in enumerate(unnamed(few, thorough=False)):
+        if isinstance(maker, Patterned):
+            continue  # compared already
         if isinstance(maker, Refilled) and _is_far(families.get(maker.family), best):
             continue
         score = _score(maker, published, within)

@@ -1,4 +1,4 @@
-"""What `auto` chooses from: named families, families with their gaps refilled, and generated schedules."""
+"""What `auto` chooses from: named families, families refilled, patterns for a V, and generated schedules."""
 
 from __future__ import annotations
 
@@ -7,13 +7,15 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from math import inf
 
-from planner.schedules.action import Action, Kind, Schedule
+from planner.schedules.action import Action, Kind, Schedule, new_action, v_placement
 from planner.schedules.family import Family, ScheduleError
 from planner.schedules.fill import fill_weights
 from planner.schedules.generate import Policy, generate
 from planner.schedules.memory import peak_stage_activations
 from planner.schedules.named import NAMED, build_family
 from planner.schedules.problem import Problem
+
+_F, _I = Kind.F, Kind.I
 
 
 @dataclass(frozen=True)
@@ -44,9 +46,16 @@ def named() -> tuple[Named, ...]:
     return tuple(Named(family) for family in NAMED if family.flush)
 
 
-def unnamed(problem: Problem, *, thorough: bool) -> Iterator[Refilled | Generated]:
+def patterned(problem: Problem) -> tuple[Patterned, ...]:
+    """Return the patterns for a V, where stages may lie on one."""
+    on_a_v = problem.ranks > 1 and v_placement(problem.ranks) in problem.placements()
+    return tuple(map(Patterned, (0.0, 0.3, 0.6, 0.9))) if on_a_v else ()
+
+
+def unnamed(problem: Problem, *, thorough: bool) -> Iterator[Refilled | Patterned | Generated]:
     """Yield what makes further candidates; cheap and promising ones first."""
     yield from (Refilled(maker.family) for maker in named() if maker.family.split)
+    yield from patterned(problem)
     for placement in problem.placements():
         for policy in _policies(problem) if thorough else _FEW_POLICIES:
             yield Generated(placement, policy)
@@ -111,6 +120,55 @@ class Refilled:
 
 
 @dataclass(frozen=True)
+class Patterned:
+    """A V whose steady state leaves no gap for these durations, each W where it finds one.
+
+    `share` of the memory that the shortest way through the V would leave free is spent on letting every pass
+    come later than it could: the more microbatches are under way, the less a step's ends wait.
+    """
+
+    share: float
+
+    def __call__(self, published: Published, within: float = inf) -> Schedule | None:
+        """Return its schedule, if it keeps the limit with a cycle `within` so many seconds."""
+        from planner.schedules.v_pattern import find_pattern  # noqa: PLC0415 (imports numpy)
+
+        problem, placement = published.problem, v_placement(published.problem.ranks)
+        times, limits = problem.times_of(placement), problem.limits(2)
+        pattern = find_pattern(times, problem.ranks)
+        if pattern is not None and self.share:
+            spare = min(limits[0], 4 * problem.ranks) * pattern.period - pattern.starts[-1]
+            slack = self.share * spare / (4 * problem.ranks)
+            pattern = find_pattern(times, problem.ranks, slack=slack) if slack > 0 else None
+        if pattern is None:
+            return None
+        orders = _orders(pattern.starts, pattern.period, placement, problem.microbatches)
+        if any(_least(order) > limit for order, limit in zip(orders, limits, strict=True)):
+            return None
+        return fill_weights(
+            orders,
+            name="auto",
+            microbatches=problem.microbatches,
+            placement=placement,
+            times=times,
+            limits=limits,
+            within=within,
+        )
+
+
+def _orders(
+    starts: Sequence[float], period: float, placement: Sequence[int], microbatches: int
+) -> list[list[Action]]:
+    """Return every rank's F and I in the order of time; microbatch k a period after k − 1."""
+    stages = len(placement)
+    cells = [(_F, stage) for stage in range(stages)] + [(_I, stage) for stage in reversed(range(stages))]
+    timed: list[list[tuple[float, int, int]]] = [[] for _ in range(max(placement) + 1)]
+    for position, ((_, stage), start) in enumerate(zip(cells, starts, strict=True)):
+        timed[placement[stage]] += [(start + k * period, position, k) for k in range(microbatches)]
+    return [[new_action(Action, (*cells[position], k)) for _, position, k in sorted(row)] for row in timed]
+
+
+@dataclass(frozen=True)
 class Generated:
     """A schedule grown action by action under one policy."""
 
@@ -131,7 +189,7 @@ class Generated:
         )
 
 
-Maker = Named | Refilled | Generated
+Maker = Named | Refilled | Patterned | Generated
 
 
 def _least(order: Sequence[Action]) -> int:

@@ -7,13 +7,13 @@ data is still on the way, or because an F would exceed the memory limit.
 
 from __future__ import annotations
 
-import heapq
 from collections import deque
 from collections.abc import Sequence
+from heapq import heappop, heappush
 from math import inf
 from typing import NamedTuple
 
-from planner.schedules.action import Action, Kind, Schedule
+from planner.schedules.action import Action, Kind, Schedule, new_action
 from planner.schedules.times import StageTimes
 
 _F, _I, _W = Kind.F, Kind.I, Kind.W
@@ -86,10 +86,11 @@ class _Filling:
         False as soon as a rank has waited for more than `waits[rank]` seconds after its first cell.
         """
         events, orders, weights, actions = self.events, self.orders, self.weights, self.actions
+        ready, waiting, held, positions = self.ready, self.waiting, self.held, self.next
         free: list[float] = [inf] * len(orders)  # when each rank ended what it did last
         while events:
-            now, rank = heapq.heappop(events)
-            order, position, own = orders[rank], self.next[rank], weights[rank]
+            now, rank = heappop(events)
+            order, position, own = orders[rank], positions[rank], weights[rank]
             if position == len(order):
                 actions[rank] += own
                 own.clear()
@@ -97,40 +98,37 @@ class _Filling:
             cell = order[position]
             kind, stage, microbatch = cell
             seconds, needs, gives, delay = self.cells[kind][stage]
-            arrival = self.ready[needs + microbatch] if needs >= 0 else now
-            full = own and kind == _F and self.held[rank] >= self.limits[rank]
+            arrival = ready[needs + microbatch] if needs >= 0 else now
+            full = own and kind == _F and held[rank] >= self.limits[rank]
             if arrival is not None and arrival <= now and not full:
                 if now > free[rank]:
                     waits[rank] -= now - free[rank]
                     if waits[rank] < 0:
                         return False
-                free[rank] = now + seconds
-                self.next[rank] = position + 1
+                free[rank] = now = now + seconds
+                positions[rank] = position + 1
                 actions[rank].append(cell)
                 if kind == _F:
-                    self.held[rank] += 1
+                    held[rank] += 1
                 else:
-                    own.append(Action(_W, stage, microbatch))
-                heapq.heappush(events, (now + seconds, rank))
-                self._give(gives + microbatch, now + seconds + delay)
+                    own.append(new_action(Action, (_W, stage, microbatch)))
+                heappush(events, (now, rank))
+                gives += microbatch
+                ready[gives] = now = now + delay
+                if gives in waiting:
+                    waiter, since = waiting.pop(gives)
+                    heappush(events, (max(since, now), waiter))
             elif own:
                 weight = own.popleft()
                 actions[rank].append(weight)
-                self.held[rank] -= 1
+                held[rank] -= 1
                 free[rank] = now + self.weight_seconds[weight.stage]
-                heapq.heappush(events, (free[rank], rank))
+                heappush(events, (free[rank], rank))
             elif arrival is not None:
-                heapq.heappush(events, (arrival, rank))
+                heappush(events, (arrival, rank))
             else:
-                self.waiting[needs + microbatch] = (rank, now)
+                waiting[needs + microbatch] = (rank, now)
         return True
-
-    def _give(self, slot: int, arrival: float) -> None:
-        """Note when data arrives, and go on with the rank that waits for it."""
-        self.ready[slot] = arrival
-        if slot in self.waiting:
-            waiter, since = self.waiting.pop(slot)
-            heapq.heappush(self.events, (max(since, arrival), waiter))
 
 
 def _cells(kind: Kind, microbatches: int, placement: Sequence[int], times: StageTimes) -> list[_Cell]:

@@ -16,12 +16,11 @@ from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from planner.schedules.action import Action, Kind, Schedule
+from planner.schedules.action import Action, Kind, Schedule, new_action
 from planner.schedules.times import StageTimes
 
 _F, _B, _I, _W = Kind.F, Kind.B, Kind.I, Kind.W
 _NEVER = float("inf")
-_action = tuple.__new__  # what a NamedTuple's constructor calls, without its function in between
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -183,7 +182,7 @@ class _Generation:
     def _start(self, now: float, rank: int, stage: int, *, is_forward: bool) -> None:
         counts = self.forwards if is_forward else self.backwards
         kind, microbatch = _F if is_forward else self.backward, counts[stage]
-        self.actions[rank].append(_action(Action, (kind, stage, microbatch)))
+        self.actions[rank].append(new_action(Action, (kind, stage, microbatch)))
         counts[stage] = microbatch + 1
         end = now + self.seconds[kind][stage]
         if is_forward:
@@ -191,7 +190,7 @@ class _Generation:
             self._deliver(rank, stage, stage + 1, self.inputs, end)
         else:
             if kind == _I:
-                self.weights[rank].append(_action(Action, (_W, stage, microbatch)))
+                self.weights[rank].append(new_action(Action, (_W, stage, microbatch)))
             else:
                 self.held[rank] -= 1
             self._deliver(rank, stage, stage - 1, self.gradients, end)

@@ -13,7 +13,7 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import replace
 
-from planner.schedules.action import Action, Kind, Schedule
+from planner.schedules.action import Action, Kind, Schedule, new_action
 from planner.schedules.timeline import Timeline
 
 PERIODS = (1, 2, 3, 4, 6)  # microbatches after which a steady state may repeat
@@ -76,7 +76,7 @@ def _prolonged(short: Schedule, rank: int, period: int, more: int) -> list[Actio
 
 
 def _later(actions: Sequence[Action], microbatches: int) -> list[Action]:
-    return [Action(kind, stage, i + microbatches) for kind, stage, i in actions]
+    return [new_action(Action, (kind, stage, i + microbatches)) for kind, stage, i in actions]
 
 
 def _complete(stages: Sequence[int], repeated: Sequence[Action], period: int) -> bool:

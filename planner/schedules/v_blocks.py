@@ -21,7 +21,7 @@ Weight gradients are then filled into the gaps within the memory limit. For F = 
 
 from __future__ import annotations
 
-from planner.schedules.action import Action, Kind, Schedule, v_placement
+from planner.schedules.action import Action, Kind, Schedule, new_action, v_placement
 from planner.schedules.family import Family
 from planner.schedules.fill import fill_weights
 from planner.schedules.times import StageTimes
@@ -59,7 +59,7 @@ def _v_schedule(
             for microbatch in range(microbatches)
         )
         cells = _sweeps(rank, ranks)
-        orders.append([Action(*cells[sweep], microbatch) for _, sweep, microbatch in timed])
+        orders.append([new_action(Action, (*cells[sweep], microbatch)) for _, sweep, microbatch in timed])
     schedule = fill_weights(
         orders,
         name=name,

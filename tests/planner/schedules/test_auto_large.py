@@ -130,6 +130,18 @@ def test_uneven_work_reaches_the_bound_where_memory_allows(limit: float | None) 
     )
 
 
+@pytest.mark.parametrize("limit", [5.0, 6.0, 7.5])
+def test_uneven_work_within_memory_is_shorter_than_any_family(limit: float) -> None:
+    # Below p microbatches only V-half and V-min fit, whose ranks wait for each other when F, I and W differ.
+    problem = uneven(8, 120, forward=1.0, inputs=1.2, weights=0.8, limit=limit)
+    found = best_of_large(problem, problem.bound() * (1 + 1e-9))
+    check(found)
+    assert max(peak_activations(found)) <= limit
+    cycle = simulate(found, problem.times_of(found.placement)).cycle
+    best = min(simulate(family, problem.times_of(family.placement)).cycle for family in families(problem))
+    assert cycle <= 0.95 * best
+
+
 @pytest.mark.parametrize("find", [auto, lambda problem: best_of_large(problem, problem.bound())])
 def test_of_equally_short_families_the_one_that_holds_least_is_taken(
     find: Callable[[Problem], Schedule],
