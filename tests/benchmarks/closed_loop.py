@@ -3,16 +3,20 @@
     bench (all ranks at once) ─► price every layout ─► run every layout ─► error, tau, regret
 
 Method: nothing of the runs goes into the cost table. Layouts are run in rounds, in another order each round,
-on forked ranks with the runtime's own trainer; a layout's time is the median of its steps over all rounds,
-the first steps of every round left out. The bench is done in slices between the runs, and the table holds
-the means over slices: a machine whose speed wanders is then as quick for the one as for the other. How well
-the layouts' times of odd and even rounds agree bounds what any prediction can reach.
+on forked ranks with the runtime's own trainer, the first steps of every round left out. The bench is done in
+slices between the runs. On a shared machine, whose speed wanders, everything is then compared at two paces:
 
-    python tests/benchmarks/closed_loop.py --ranks 2 --bench-seconds 120 --rounds 2 --output loop.json
+    undisturbed   a layout's fastest step, and the least of every bench entry over the slices: what others do
+                  on the machine only adds time
+    as it came    the median of a layout's steps, and the mean of every entry over the slices
 
-Prints, per layout, measured and predicted step time; then the mean absolute error, Kendall's tau, how much
-slower the layout that `cuboid plan` recommends is than the best measured (regret), and the error once the
-runs are folded into the table by `cuboid calibrate`: of all, and of each run held out.
+How well the layouts' times of odd and even rounds agree bounds what any prediction can reach.
+
+    python tests/benchmarks/closed_loop.py --ranks 2 --bench-seconds 160 --slices 8 --rounds 6 --output o.json
+
+Prints, per layout, measured and predicted step time; then, at each pace, the mean absolute error, Kendall's
+tau, how much slower the layout that `cuboid plan` recommends is than the best measured (regret), and the
+error once the runs are folded into the table by `cuboid calibrate`: of all, and of each run held out.
 """
 
 from __future__ import annotations
@@ -25,30 +29,27 @@ import statistics
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import suppress
-from dataclasses import dataclass, field
-from itertools import product
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import torch.distributed as dist
-from cost_slices import averaged
+from cost_slices import Statistic, averaged, fastest
+from every_layout import valid
 
 from planner.bench import measure
 from planner.calibrate import MeasuredRun, calibrate
 from planner.costs import price
 from planner.job import Job
-from planner.layout import Layout, check_layout
+from planner.layout import Layout
 from planner.plan import Estimate, Memory, Plan, TimeBreakdown
 from planner.probe import probe
 from planner.schedules.families import FAMILIES
 from planner.search import RankedPlan, search
-from planner.skeletons import divisors
 from profiles.cluster import ClusterSpec
 from profiles.corpus import load_corpus
 from profiles.costs import CostTable
 from profiles.documents import plain
-from profiles.errors import ConfigError
 from profiles.model import ModelSpec
 from runtime.bench.ranks import Place, run_ranks
 from runtime.bench.warm_up import warm_up
@@ -106,15 +107,16 @@ class Measurement:
     recommended: bool = False
     rounds: list[list[float]] = field(default_factory=list)  # seconds of each step
     peak_bytes: int = 0
+    statistic: Statistic = min
 
     @property
     def measured_seconds(self) -> float:
-        """Median over all steps of all rounds."""
-        return statistics.median(second for steps in self.rounds for second in steps)
+        """The fastest of all steps of all rounds, or their median."""
+        return self.statistic(second for steps in self.rounds for second in steps)
 
     def half(self, start: int) -> float:
-        """Median over all steps of every second round."""
-        return statistics.median(second for steps in self.rounds[start::2] for second in steps)
+        """Likewise, of every second round."""
+        return self.statistic(second for steps in self.rounds[start::2] for second in steps)
 
     @property
     def error(self) -> float:
@@ -218,7 +220,7 @@ def main() -> None:
     parser.add_argument("--output", type=Path, help="keep everything as JSON")
     options = parser.parse_args()
     cluster = probe(ranks=options.ranks)
-    found = [Measurement(layout=layout) for layout in valid(options.ranks, options.global_batch)]
+    found = [Measurement(layout=layout) for layout in valid(MODEL, options.ranks, options.global_batch)]
     if options.schedules:
         found = [each for each in found if each.layout.schedule in options.schedules]
     tables: list[CostTable] = []
@@ -231,14 +233,38 @@ def main() -> None:
         pause=lambda: tables.append(bench(cluster, options.ranks, options.bench_seconds / options.slices)),
         every=-(-len(found) * options.rounds // options.slices),
     )
-    costs = averaged(tables)
-    predict(found, cluster, costs)
+    used: dict[str, tuple[CostTable, Statistic]] = {
+        "undisturbed": (fastest(tables), min),
+        "as it came": (averaged(tables), statistics.median),
+    }
+    paces = {pace: at_pace(found, cluster, *how, options) for pace, how in used.items()}
+    report(paces["undisturbed"])
+    totals = {
+        pace: summary(paces[pace]) | calibrated(paces[pace], costs, cluster)
+        for pace, (costs, _) in used.items()
+    }
+    for name in totals["undisturbed"]:
+        print(f"{name:24}" + "".join(f"{values[name]:9.3f} ({pace})" for pace, values in totals.items()))
+    if options.output is not None:
+        write(options.output, paces, totals, tables)
+
+
+def at_pace(
+    found: Sequence[Measurement],
+    cluster: ClusterSpec,
+    costs: CostTable,
+    statistic: Statistic,
+    options: argparse.Namespace,
+) -> list[Measurement]:
+    """Return the layouts with predictions from `costs`, measured by `statistic`."""
+    compared = [replace(each, statistic=statistic) for each in found]
+    predict(compared, cluster, costs)
     best = recommended(cluster, costs, options.ranks, options.global_batch, options.schedules)
-    for each in found:
+    for each in compared:
         each.recommended = each.layout == best.layout
-    if not any(each.recommended for each in found):
+    if not any(each.recommended for each in compared):
         raise SystemExit(f"the search recommends {describe(best.layout)}, which was not run")
-    report(found, options.output, costs, cluster)
+    return compared
 
 
 def bench(cluster: ClusterSpec, ranks: int, seconds: float) -> CostTable:
@@ -259,43 +285,6 @@ def predict(found: Sequence[Measurement], cluster: ClusterSpec, costs: CostTable
         estimate = price(MODEL, cluster, each.layout, costs=costs)
         each.predicted_seconds = estimate.step_seconds
         each.predicted_bytes = estimate.memory.peak_bytes
-
-
-def valid(ranks: int, batch: int) -> Iterator[Layout]:
-    """Yield every layout that uses all ranks, without recomputation and sequence parallelism.
-
-    The layouts are listed here, apart from the search, so that nothing the search leaves out is missed.
-    """
-    for layout in layouts(ranks, batch):
-        with suppress(ConfigError):  # the family has no schedule for these numbers, or heads do not divide
-            check_layout(layout, MODEL)
-            lowered_schedule(layout)
-            yield layout
-
-
-def layouts(ranks: int, batch: int) -> Iterator[Layout]:
-    """Yield every combination of degrees, microbatch and synchronous schedule; some will not build."""
-    families = [family for family in FAMILIES if family.flush]
-    alone = [family for family in families if family.name == "1f1b"]  # alone, every schedule is the same
-    for tp, pp in product(divisors(ranks), repeat=2):
-        if ranks % (tp * pp):
-            continue
-        dp = ranks // (tp * pp)
-        for microbatch in divisors(batch // dp):
-            for family in families if pp > 1 else alone:
-                for chunks in range(
-                    family.chunks, MODEL.layers // pp + 1 if family.chunked else family.chunks + 1
-                ):
-                    yield Layout(
-                        tp=tp,
-                        pp=pp,
-                        dp=dp,
-                        chunks=chunks,
-                        microbatch=microbatch,
-                        global_batch=batch,
-                        schedule=family.name,
-                        precision="fp32",
-                    )
 
 
 def recommended(
@@ -336,8 +325,8 @@ def calibrated(found: Sequence[Measurement], costs: CostTable, cluster: ClusterS
     }
 
 
-def report(found: Sequence[Measurement], output: Path | None, costs: CostTable, cluster: ClusterSpec) -> None:
-    """Print the layouts from the fastest measured on, then the summary."""
+def report(found: Sequence[Measurement]) -> None:
+    """Print the layouts from the fastest measured on."""
     best = min(m.measured_seconds for m in found)
     for m in sorted(found, key=lambda m: m.measured_seconds):
         memory = f"{m.peak_bytes >> 20} MiB ({m.predicted_bytes / m.peak_bytes - 1:+.0%})"
@@ -347,20 +336,27 @@ def report(found: Sequence[Measurement], output: Path | None, costs: CostTable, 
             f" ({m.measured_seconds / best - 1:+5.0%}) predicted {m.predicted_seconds * 1e3:8.1f} ms"
             f" ({m.error:+5.1%})  memory {memory}"
         )
-    totals = summary(found) | calibrated(found, costs, cluster)
-    for name, value in totals.items():
-        print(f"{name:24} {value:.3f}")
-    if output is not None:
-        rows = [
-            {
-                "layout": plain(m.layout),
-                "seconds": m.rounds,
-                "predicted_seconds": m.predicted_seconds,
-                "peak_bytes": m.peak_bytes,
-            }
-            for m in found
-        ]
-        output.write_text(json.dumps({"summary": totals, "layouts": rows, "costs": plain(costs)}))
+
+
+def write(
+    output: Path,
+    paces: Mapping[str, Sequence[Measurement]],
+    totals: Mapping[str, Mapping[str, float]],
+    tables: Sequence[CostTable],
+) -> None:
+    """Keep everything as JSON."""
+    rows = [
+        {
+            "layout": plain(same[0].layout),
+            "seconds": same[0].rounds,
+            "predicted_seconds": {
+                pace: each.predicted_seconds for pace, each in zip(paces, same, strict=True)
+            },
+            "peak_bytes": same[0].peak_bytes,
+        }
+        for same in zip(*paces.values(), strict=True)
+    ]
+    output.write_text(json.dumps({"summary": totals, "layouts": rows, "slices": list(map(plain, tables))}))
 
 
 if __name__ == "__main__":
