@@ -20,6 +20,7 @@ from planner.schedules import (
     StageTimes,
     Timeline,
     auto,
+    auto_timeline,
     build,
     check_parsed,
     find_family,
@@ -119,6 +120,8 @@ class ScheduleRequest:
             ConfigError: for numbers that are missing or impossible.
             InfeasibleError: for a file that is refuted, or more memory than the limit.
         """
+        if not self.blocking and not looks_like_file(name) and find_family(name) is AUTO:
+            return auto_timeline(self._problem(self.memory_limit))
         schedule = self._schedule(name)
         if self.memory_limit is not None:
             _check_limit(schedule, self.memory_limit)

@@ -1,7 +1,7 @@
 """Pipeline schedules as data: build, check, simulate, lower, draw."""
 
 from planner.schedules.action import Action, Kind, Message, Schedule, loop_placement, v_placement
-from planner.schedules.auto import AUTO, auto
+from planner.schedules.auto import AUTO, auto, auto_timeline
 from planner.schedules.blocking import simulate_lowered
 from planner.schedules.check import check, check_cells, check_parsed
 from planner.schedules.chrome_trace import chrome_trace, read_chrome_trace
@@ -41,6 +41,7 @@ __all__ = [
     "StepTimeline",
     "Timeline",
     "auto",
+    "auto_timeline",
     "build",
     "check",
     "check_cells",

@@ -25,6 +25,7 @@ from planner.schedules.memory import peak_activations
 from planner.schedules.problem import Problem
 from planner.schedules.score import Score, score_of
 from planner.schedules.simulate import simulate
+from planner.schedules.timeline import Timeline
 from planner.schedules.times import StageTimes
 from profiles.errors import InfeasibleError
 
@@ -45,9 +46,14 @@ def _no_collector() -> Iterator[None]:
             gc.enable()
 
 
-@_no_collector()
 def auto(problem: Problem, *, effort: int = EFFORT) -> Schedule:
-    """Return the best schedule found; deterministic. `effort` bounds the search by small changes.
+    """Return the best schedule found; see `auto_timeline`."""
+    return auto_timeline(problem, effort=effort).schedule
+
+
+@_no_collector()
+def auto_timeline(problem: Problem, *, effort: int = EFFORT) -> Timeline:
+    """Return the best schedule found, simulated; deterministic. `effort` bounds the search by small changes.
 
     Raises:
         InfeasibleError: when the memory limit is below one microbatch.
@@ -58,12 +64,12 @@ def auto(problem: Problem, *, effort: int = EFFORT) -> Schedule:
             " forward to backward; raise --memory-limit"
         )
     bound = problem.bound() * (1 + 1e-9)
+    if 3 * problem.ranks * problem.microbatches * (problem.chunks or 1) > _LARGE:
+        return _named_auto(best_of_large(problem, bound))
     starts = _best(problem, bound)
     tries = min(_MOST_TRIES, effort // (_SEARCHES * sum(map(len, starts[0].actions))))
-    if not tries:
-        return replace(starts[0], name="auto")
     found = starts[:1]
-    for seed in range(_SEARCHES):
+    for seed in range(_SEARCHES if tries else 0):
         start = starts[seed % len(starts)]
         found.append(
             improve(
@@ -75,14 +81,16 @@ def auto(problem: Problem, *, effort: int = EFFORT) -> Schedule:
                 seed=seed,
             )
         )
-    best = min(found, key=lambda schedule: score_of(simulate(schedule, problem.times_of(schedule.placement))))
-    return replace(best, name="auto")
+    timelines = (simulate(schedule, problem.times_of(schedule.placement)) for schedule in found)
+    return _named_auto(min(timelines, key=score_of))
+
+
+def _named_auto(timeline: Timeline) -> Timeline:
+    return replace(timeline, schedule=replace(timeline.schedule, name="auto"))
 
 
 def _best(problem: Problem, bound: float) -> list[Schedule]:
-    """Return the best candidates; one alone for a large problem."""
-    if 3 * problem.ranks * problem.microbatches * (problem.chunks or 1) > _LARGE:
-        return [best_of_large(problem, bound)]
+    """Return the best candidates."""
     published = Published(problem)
     families = _scored(problem, (maker(published) for maker in named()))
     reached = [schedule for score, schedule in families if score[0] <= bound]

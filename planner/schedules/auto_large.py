@@ -34,24 +34,29 @@ from planner.schedules.problem import Problem
 from planner.schedules.prolong import COMMON, prolong, short_enough, steady_rise
 from planner.schedules.score import Score, rounded, score_of
 from planner.schedules.simulate import simulate
+from planner.schedules.timeline import Timeline
 
 _CLOSE = 1.002  # within so much of the bound nothing else is looked for
 _ROOM = 4  # microbatches per rank beyond which memory no longer shortens a step
 _FAR = 1.12  # a family that is so much longer than the best is not worth filling its gaps
-_FEW = 2  # microbatches per rank on which others are compared: enough for zero bubble (m ≥ 2p − 1)
 
 
 @dataclass(frozen=True, kw_only=True)
 class _Entry:
-    """A candidate that fits: its score with all microbatches, and its schedule for all or for few."""
+    """A candidate that fits: its score with all microbatches, and its schedule for all or for few.
+
+    `timeline` and `few` (the score with few microbatches) are kept where they are known.
+    """
 
     maker: Maker
     score: Score
     schedule: Schedule
+    timeline: Timeline | None = None
+    few: Score | None = None
 
 
-def best_of_large(problem: Problem, bound: float) -> Schedule:
-    """Return the best schedule found; never longer than the best named family that keeps the limit."""
+def best_of_large(problem: Problem, bound: float) -> Timeline:
+    """Return the best schedule found, simulated; never longer than a named family that keeps the limit."""
     full = Published(problem)
     short = Published(replace(problem, microbatches=short_enough(problem.ranks, problem.microbatches)))
     found: list[_Entry] = []
@@ -68,7 +73,7 @@ def best_of_large(problem: Problem, bound: float) -> Schedule:
         best = min(best, pattern or best, key=lambda entry: entry.score)
     if best.score[0] > _CLOSE * bound:
         families = {entry.maker.family: entry for entry in found if isinstance(entry.maker, Named)}
-        made = (_entry(challenger, short, full) for challenger in _challengers(problem, families, best))
+        made = (_entry(challenger, short, full) for challenger in _challengers(short, families, best))
         challenger = next((entry for entry in made if entry), best)
         best = min(best, challenger, key=lambda entry: entry.score)
     return _whole(best, problem)
@@ -105,9 +110,7 @@ def _roomy(maker: Generated, problem: Problem, within: float) -> _Entry | None:
     if problem.memory_limit is not None and problem.memory_limit < 2 * problem.ranks - 1:
         return None
     roomy = replace(problem, memory_limit=min(most, problem.memory_limit or most))
-    schedule = maker(Published(roomy), within)
-    score = None if schedule is None else problem.score(schedule)
-    return None if schedule is None or score is None else _Entry(maker=maker, score=score, schedule=schedule)
+    return _scored(maker, maker(Published(roomy), within), problem)
 
 
 def _patterned(short: Published, full: Published, cycle: float) -> _Entry | None:
@@ -130,9 +133,8 @@ def _patterned(short: Published, full: Published, cycle: float) -> _Entry | None
             best, cycle = (score, maker, schedule), score[0] + rest
     if best is None:
         return None
-    longer = prolong(best[2], problem.microbatches) or best[1](full)
-    score = None if longer is None else problem.score(longer)
-    return None if longer is None or score is None else _Entry(maker=best[1], score=score, schedule=longer)
+    few, found, schedule = best
+    return _scored(found, prolong(schedule, problem.microbatches) or found(full), problem, few=few)
 
 
 def least_cycle(family: Family, problem: Problem) -> float:
@@ -160,18 +162,29 @@ def _entry(maker: Maker, short: Published, full: Published) -> _Entry | None:
         return None  # with more microbatches none holds less
     score = _foretold(full.problem, schedule)
     if score is None:
-        schedule = maker(full)
-        score = None if schedule is None else full.problem.score(schedule)
-    return None if schedule is None or score is None else _Entry(maker=maker, score=score, schedule=schedule)
+        return _scored(maker, maker(full), full.problem)
+    return _Entry(maker=maker, score=score, schedule=schedule)
 
 
-def _whole(entry: _Entry, problem: Problem) -> Schedule:
-    """Return a candidate's schedule for all microbatches."""
-    if entry.schedule.microbatches == problem.microbatches:
-        return entry.schedule
-    longer = prolong(entry.schedule, problem.microbatches)
-    assert longer is not None  # its score was foretold from a prolonged one
-    return longer
+def _scored(
+    maker: Maker, schedule: Schedule | None, problem: Problem, *, few: Score | None = None
+) -> _Entry | None:
+    """Return a candidate with its schedule for all microbatches, or None where that does not fit."""
+    if schedule is None or not problem.keeps_limit(schedule):
+        return None
+    timeline = simulate(schedule, problem.times_of(schedule.placement))
+    return _Entry(maker=maker, score=score_of(timeline), schedule=schedule, timeline=timeline, few=few)
+
+
+def _whole(entry: _Entry, problem: Problem) -> Timeline:
+    """Return the timeline of a candidate with all microbatches."""
+    if entry.timeline is not None:
+        return entry.timeline
+    schedule: Schedule | None = entry.schedule
+    if entry.schedule.microbatches < problem.microbatches:
+        schedule = prolong(entry.schedule, problem.microbatches)
+    assert schedule is not None  # its score was foretold from a prolonged one
+    return simulate(schedule, problem.times_of(schedule.placement))
 
 
 def _foretold(problem: Problem, short: Schedule) -> Score | None:
@@ -188,22 +201,21 @@ def _foretold(problem: Problem, short: Schedule) -> Score | None:
     return rounded(cycle + more), rounded(spans + problem.ranks * more), rounded(makespan + more)
 
 
-def _challengers(problem: Problem, families: Mapping[Family, _Entry], best: _Entry) -> Iterator[Maker]:
-    """Yield those that beat the best family with few microbatches, best first.
+def _challengers(short: Published, families: Mapping[Family, _Entry], best: _Entry) -> Iterator[Maker]:
+    """Yield those that beat the best so far with few microbatches, best first.
 
     What keeps the limit with few may exceed it with many.
     """
-    few = replace(problem, microbatches=min(problem.microbatches, _FEW * problem.ranks))
-    published, bound = Published(few), few.bound() * (1 + 1e-9)
-    mark = _score(best.maker, published)
+    bound = short.problem.bound() * (1 + 1e-9)
+    mark = best.few or _score(best.maker, short)
     within = inf if mark is None else mark[0] * (1 + 1e-9)
     scored: list[tuple[Score, int, Maker]] = []
-    for index, maker in enumerate(unnamed(few, thorough=False)):
+    for index, maker in enumerate(unnamed(short.problem, thorough=False)):
         if isinstance(maker, Patterned):
             continue  # compared already
         if isinstance(maker, Refilled) and _is_far(families.get(maker.family), best):
             continue
-        score = _score(maker, published, within)
+        score = _score(maker, short, within)
         if score is None or (mark is not None and score >= mark):
             continue
         scored.append((score, index, maker))

@@ -158,7 +158,7 @@ def _next_rank(times: StageTimes, rank: int, before: _Kept, period: float, slack
     most = np.maximum(
         before.most[:, None, None], tilt + _weights_held(tables, seconds, period)[None, :, None]
     )
-    best = np.argsort((held + most).ravel(), kind="stable")[: _BEAM * _ALIKE]
+    best = _least((held + most).ravel(), _BEAM * _ALIKE)
     parent, order, phase = np.unravel_index(best, held.shape)
     cells = np.mod(tables[order] + phases[parent, order, phase][:, None], period)
     rows = _different(cells, period)
@@ -171,6 +171,12 @@ def _next_rank(times: StageTimes, rank: int, before: _Kept, period: float, slack
         parent=parent[rows],
         delays=np.stack([delay[at] for delay in delays], axis=1),
     )
+
+
+def _least(values: Floats, count: int) -> NDArray[np.int64]:
+    """Return where the `count` least values are, in their order."""
+    few = np.argpartition(values, min(count, len(values)) - 1)[:count]
+    return few[np.lexsort((few, values[few]))]
 
 
 def _different(cells: Floats, period: float) -> list[int]:

@@ -82,7 +82,7 @@ def test_no_named_family_is_shorter(seed: int) -> None:
         latency=latency,
         limit=limit,
     )
-    found = best_of_large(problem, problem.bound())
+    found = best_of_large(problem, problem.bound()).schedule
     check(found)
     assert found.microbatches == microbatches
     assert max(peak_activations(found)) <= (limit or float("inf"))
@@ -100,7 +100,7 @@ def test_many_microbatches_reach_the_bound_that_few_do_not() -> None:
         chunks=1,
         times_of=lambda placement: StageTimes.uniform(stages=len(placement)),
     )
-    found = best_of_large(problem, problem.bound())
+    found = best_of_large(problem, problem.bound()).schedule
     assert simulate(found, problem.times_of(found.placement)).cycle == problem.bound() == 3 * 120
 
 
@@ -109,7 +109,7 @@ def test_the_unit_of_time_decides_nothing(unit: float) -> None:
     problem = uneven(
         4, 64, forward=unit, inputs=1.3 * unit, weights=0.7 * unit, latency=0.2 * unit, limit=4.0
     )
-    found = best_of_large(problem, problem.bound())
+    found = best_of_large(problem, problem.bound()).schedule
     cycle = simulate(found, problem.times_of(found.placement)).cycle
     for family in families(problem):
         assert cycle <= simulate(family, problem.times_of(family.placement)).cycle * (1 + 1e-9), family.name
@@ -119,7 +119,7 @@ def test_the_unit_of_time_decides_nothing(unit: float) -> None:
 def test_uneven_work_reaches_the_bound_where_memory_allows(limit: float | None) -> None:
     # No family's order was made for these durations: each leaves a gap in every schedule.
     problem = uneven(6, 120, forward=1.0, inputs=1.2, weights=0.8, limit=limit)
-    found = best_of_large(problem, problem.bound() * (1 + 1e-9))
+    found = best_of_large(problem, problem.bound() * (1 + 1e-9)).schedule
     check(found)
     cycle = simulate(found, problem.times_of(found.placement)).cycle
     assert cycle == pytest.approx(problem.bound())
@@ -134,7 +134,7 @@ def test_uneven_work_reaches_the_bound_where_memory_allows(limit: float | None) 
 def test_uneven_work_within_memory_is_shorter_than_any_family(limit: float) -> None:
     # Below p microbatches only V-half and V-min fit, whose ranks wait for each other when F, I and W differ.
     problem = uneven(8, 120, forward=1.0, inputs=1.2, weights=0.8, limit=limit)
-    found = best_of_large(problem, problem.bound() * (1 + 1e-9))
+    found = best_of_large(problem, problem.bound() * (1 + 1e-9)).schedule
     check(found)
     assert max(peak_activations(found)) <= limit
     cycle = simulate(found, problem.times_of(found.placement)).cycle
@@ -142,7 +142,7 @@ def test_uneven_work_within_memory_is_shorter_than_any_family(limit: float) -> N
     assert cycle <= 0.95 * best
 
 
-@pytest.mark.parametrize("find", [auto, lambda problem: best_of_large(problem, problem.bound())])
+@pytest.mark.parametrize("find", [auto, lambda problem: best_of_large(problem, problem.bound()).schedule])
 def test_of_equally_short_families_the_one_that_holds_least_is_taken(
     find: Callable[[Problem], Schedule],
 ) -> None:
