@@ -95,19 +95,20 @@ class Refilled:
         problem, schedule = published.problem, published(self.family)
         if schedule is None:
             return None
-        orders = [
-            [
-                action._replace(kind=Kind.F if action.kind == Kind.F else Kind.I)
-                for action in row
-                if action.kind != Kind.W
-            ]
-            for row in schedule.actions
-        ]
         limits = problem.limits(schedule.chunks)
         if problem.memory_limit is None:
             limits = peak_stage_activations(schedule)
-        elif any(_least(order) > limit for order, limit in zip(orders, limits, strict=True)):
-            return None  # too much in flight wherever the W go
+        orders = []
+        for row, limit in zip(schedule.actions, limits, strict=True):
+            orders.append(
+                [
+                    cell if cell.kind == _F else new_action(Action, (_I, cell.stage, cell.microbatch))
+                    for cell in row
+                    if cell.kind != Kind.W
+                ]
+            )
+            if _least(orders[-1]) > limit:
+                return None  # too much in flight wherever the W go
         return fill_weights(
             orders,
             name="auto",

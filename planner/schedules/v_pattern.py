@@ -27,7 +27,7 @@ from planner.schedules.times import StageTimes
 Floats = NDArray[np.float64]
 
 _PASSES = 4  # F down, F up, I down, I up; then W of the upper stage and of the lower
-_ORDERS = tuple(permutations(range(6)))
+_ORDERS = np.array(tuple(permutations(range(6))))
 _BEAM = 8
 _ALIKE = 40  # how many times the beam is looked at for that many different ones
 _ROUNDING = 1e-9  # of a period
@@ -87,12 +87,11 @@ def _durations(times: StageTimes, rank: int) -> tuple[float, ...]:
 
 def _tables(seconds: tuple[float, ...], period: float) -> Floats:
     """Return the offsets of six cells that follow each other, in every order: (orders, 6)."""
-    orders = np.array(_ORDERS)
-    lasting = np.array(seconds)[orders]
+    lasting = np.array(seconds)[_ORDERS]
     offsets: Floats = np.empty_like(lasting)
-    np.put_along_axis(offsets, orders, np.cumsum(lasting, axis=1) - lasting, axis=1)
+    np.put_along_axis(offsets, _ORDERS, np.cumsum(lasting, axis=1) - lasting, axis=1)
     if sum(seconds) >= period * (1 - _ROUNDING):
-        offsets = offsets[orders[:, 0] == 0]  # without a pause, where the period begins makes no difference
+        offsets = offsets[_ORDERS[:, 0] == 0]  # without a pause, where the period begins makes no difference
     return offsets
 
 
