@@ -9,7 +9,7 @@ reads and simulates our own lowered 1F1B in the same run; smaller, since its tim
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from importlib import import_module
 
 from planner.schedules import (
@@ -53,6 +53,21 @@ def problem(memory_limit: float | None) -> Problem:
     )
 
 
+def uneven(memory_limit: float) -> Problem:
+    """F, I and W differ, and ranks may hold one stage or two."""
+
+    def times(placement: Sequence[int]) -> StageTimes:
+        return StageTimes.uniform(
+            stages=len(placement),
+            chunks=len(placement) // RANKS,
+            forward=1.0,
+            input_gradient=1.2,
+            weight_gradient=0.8,
+        )
+
+    return Problem(ranks=RANKS, microbatches=MICROBATCHES, times_of=times, memory_limit=memory_limit)
+
+
 def torch_dry_run(ranks: int, microbatches: int) -> Callable[[], object]:
     """Return torch's simulation of our lowered 1F1B, read by its own parser."""
     schedules = import_module("torch.distributed.pipelining.schedules")
@@ -78,6 +93,7 @@ def main() -> None:
         "auto, no limit": (lambda: auto(problem(None)), 1),
         "auto, limit 64 microbatches": (lambda: auto(problem(64)), 1),
         "auto, limit 40 microbatches": (lambda: auto(problem(40)), 1),
+        "auto, limit 40, uneven times": (lambda: auto(uneven(40)), 1),
     }
     for name, (task, repeats) in tasks.items():
         seconds = best(task, repeats)
