@@ -2,7 +2,8 @@
 
 A family is known when its parameters and its work are those of our shapes. What it has beyond them (a norm on
 queries and keys, a sliding window, …) costs little and is named in `ModelSpec.approximations`; what would
-change the price (experts, a second attention) is refused.
+change the price (experts, a second attention) is refused. A key that a config leaves out has the value that
+its family gives it; the shape itself (layers, widths, vocabulary, length) has to be there.
 """
 
 from __future__ import annotations
@@ -45,10 +46,8 @@ def model_from_huggingface(data: Config) -> ModelSpec:
     if "moe" in family or family == "mixtral" or any(data.get(key) for key in EXPERT_KEYS):
         key = next((key for key in EXPERT_KEYS if data.get(key)), "model_type")
         raise FieldError((key,), "a mixture of experts is not supported; use a dense model")
-    if "text_config" in data:
-        raise FieldError(
-            ("text_config",), "a model of several modalities is not supported; give its text_config"
-        )
+    if data.get("text_config") is not None:
+        return _text_model(data, family)
     if family not in FAMILIES:
         raise FieldError(("model_type",), f"'{family}' is not supported; known: {', '.join(FAMILIES)}")
     fields = FAMILIES[family](data)
@@ -57,6 +56,22 @@ def model_from_huggingface(data: Config) -> ModelSpec:
         noted = [*noted, "quantised weights (counted in the training precision)"]
     name = str(data.get("_name_or_path") or family).rstrip("/").rsplit("/", 1)[-1]
     return validate(ModelSpec, {"name": name or family, **fields, "approximations": noted})
+
+
+def _text_model(data: Config, family: str) -> ModelSpec:
+    """Translate the language model inside a model that also sees."""
+    text = data["text_config"]
+    if family not in WRAPPERS or not isinstance(text, Mapping):
+        raise FieldError(
+            ("text_config",), "a model of several modalities is not supported; give its text_config"
+        )
+    # The embedding is tied, or not, by the outer config.
+    outer = {key: data[key] for key in ("tie_word_embeddings", "_name_or_path") if data.get(key) is not None}
+    try:
+        spec = model_from_huggingface({**WRAPPERS[family], **text, **outer})
+    except FieldError as error:
+        raise FieldError(("text_config", *error.path), error.message) from None
+    return spec.model_copy(update={"approximations": (*spec.approximations, "a vision tower")})
 
 
 def _gpt2(data: Config) -> dict[str, Any]:
@@ -78,8 +93,20 @@ def _gpt2(data: Config) -> dict[str, Any]:
     }
 
 
-def _gated(data: Config, *, activation: str = "silu", tied: bool = False) -> dict[str, Any]:
-    """Fields that all families after Llama share: RoPE, RMSNorm, a gated MLP."""
+def _gated(
+    data: Config,
+    *,
+    activation: str = "silu",
+    tied: bool = False,
+    kv_heads: int | None = None,
+    head_dim: int | None = None,
+    epsilon: float = 1e-6,
+) -> dict[str, Any]:
+    """Fields that all families after Llama share: RoPE, RMSNorm, a gated MLP.
+
+    `kv_heads` and `head_dim` are the family's own where the config has no such key; a null means as many as
+    heads, and hidden / heads.
+    """
     heads = _count(data, "num_attention_heads")
     noted = []
     scaling = data.get("rope_scaling") or data.get("rope_parameters") or {}
@@ -90,8 +117,8 @@ def _gated(data: Config, *, activation: str = "silu", tied: bool = False) -> dic
         "layers": _count(data, "num_hidden_layers"),
         "hidden": _count(data, "hidden_size"),
         "heads": heads,
-        "kv_heads": _optional_count(data, "num_key_value_heads") or heads,
-        "head_dim": _optional_count(data, "head_dim"),
+        "kv_heads": _or_own(data, "num_key_value_heads", kv_heads) or heads,
+        "head_dim": _or_own(data, "head_dim", head_dim),
         "ffn_hidden": _count(data, "intermediate_size"),
         "gated_mlp": True,
         "activation": _activation(data, "hidden_act", activation),
@@ -99,7 +126,7 @@ def _gated(data: Config, *, activation: str = "silu", tied: bool = False) -> dic
         "seq_len": _count(data, "max_position_embeddings"),
         "position": "rope",
         "norm": "rmsnorm",
-        "norm_epsilon": _number(data, "rms_norm_eps", 1e-5),
+        "norm_epsilon": _number(data, "rms_norm_eps", epsilon),
         "rope_theta": _rope_theta(data),
         "tied_embeddings": _flag(data, "tie_word_embeddings", tied),
         "attention_bias": False,
@@ -118,20 +145,21 @@ def _llama(data: Config) -> dict[str, Any]:
 
 
 def _mistral(data: Config) -> dict[str, Any]:
-    fields = _gated(data)
+    fields = _gated(data, kv_heads=8)
     _note_window(data, fields)
     return fields
 
 
 def _qwen2(data: Config) -> dict[str, Any]:
-    fields = _gated(data) | {"attention_bias": True}
+    fields = _gated(data, kv_heads=32) | {"attention_bias": True}
     if data.get("use_sliding_window"):
         _note_window(data, fields)
     return fields
 
 
 def _qwen3(data: Config) -> dict[str, Any]:
-    fields = _gated(data) | {"attention_bias": _flag(data, "attention_bias", False)}
+    fields = _gated(data, kv_heads=32, head_dim=128)
+    fields["attention_bias"] = _flag(data, "attention_bias", False)
     fields["approximations"].append("a norm on queries and keys")
     if data.get("attention_bias"):
         fields["approximations"].append("a bias on the attention's output projection")
@@ -140,8 +168,8 @@ def _qwen3(data: Config) -> dict[str, Any]:
     return fields
 
 
-def _gemma(data: Config) -> dict[str, Any]:
-    fields = _gated(data, activation="gelu_pytorch_tanh", tied=True)
+def _gemma(data: Config, *, kv_heads: int = 16) -> dict[str, Any]:
+    fields = _gated(data, activation="gelu_pytorch_tanh", tied=True, kv_heads=kv_heads, head_dim=256)
     key = "hidden_activation" if data.get("hidden_activation") else "hidden_act"
     activation = _activation(data, key, "gelu_pytorch_tanh")
     # Gemma 1 configs say "gelu" but the family is trained with the tanh form.
@@ -154,7 +182,7 @@ def _gemma(data: Config) -> dict[str, Any]:
 
 
 def _gemma2(data: Config) -> dict[str, Any]:
-    fields = _gemma(data)
+    fields = _gemma(data, kv_heads=4)
     fields["approximations"].append("four norms per block")
     if data.get("final_logit_softcapping") or data.get("attn_logit_softcapping"):
         fields["approximations"].append("soft-capped logits")
@@ -183,6 +211,7 @@ def _phi(data: Config) -> dict[str, Any]:
         "hidden": hidden,
         "heads": heads,
         "kv_heads": _optional_count(data, "num_key_value_heads") or heads,
+        "head_dim": _optional_count(data, "head_dim"),
         "ffn_hidden": _count(data, "intermediate_size"),
         "activation": _activation(data, "hidden_act", "gelu_new"),
         "vocab": _count(data, "vocab_size"),
@@ -199,7 +228,7 @@ def _phi(data: Config) -> dict[str, Any]:
 
 
 def _phi3(data: Config) -> dict[str, Any]:
-    fields = _gated(data)
+    fields = _gated(data, epsilon=1e-5)
     if _number(data, "partial_rotary_factor", 1.0) != 1.0:
         fields["approximations"].append("rotary positions on part of a head")
     _note_window(data, fields)
@@ -217,6 +246,18 @@ FAMILIES: Mapping[str, Callable[[Config], dict[str, Any]]] = {
     "gemma3_text": _gemma3,
     "phi": _phi,
     "phi3": _phi3,
+}
+
+
+# Models of text and images whose language model is of a known family, and what their text_config leaves out.
+WRAPPERS: Mapping[str, Config] = {
+    "gemma3": {
+        "model_type": "gemma3_text",
+        "num_attention_heads": 8,
+        "vocab_size": 262208,
+        "max_position_embeddings": 131072,
+    },
+    "mistral3": {"model_type": "mistral"},
 }
 
 
@@ -256,6 +297,11 @@ def _count(data: Config, key: str) -> int:
 
 def _optional_count(data: Config, key: str) -> int | None:
     return None if data.get(key) is None else _count(data, key)
+
+
+def _or_own(data: Config, key: str, own: int | None) -> int | None:
+    """Return an optional whole number: the family's own where the config lacks the key, None for a null."""
+    return _optional_count(data, key) if key in data else own
 
 
 def _number(data: Config, key: str, default: float) -> float:

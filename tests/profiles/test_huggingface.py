@@ -43,6 +43,7 @@ CASES: list[tuple[str, dict[str, Any]]] = [
     ("gemma3_text", SMALL | GQA | {"head_dim": 16}),
     ("phi", SMALL),
     ("phi", SMALL | GQA),
+    ("phi", SMALL | GQA | {"head_dim": 16}),
     ("phi3", SMALL | {"num_key_value_heads": 8}),
     ("phi3", SMALL | GQA),
 ]
@@ -73,6 +74,58 @@ def test_parameters_are_those_of_transformers(family: str, data: dict[str, Any])
     written = json.loads(config.to_json_string(use_diff=False))
     spec = model_from_huggingface(written)
     assert spec.parameters + beyond_our_shape(family, data) == count
+
+
+@pytest.mark.parametrize("family", ["mistral", "qwen2", "qwen3", "gemma", "gemma2", "gemma3_text", "phi3"])
+def test_what_a_config_leaves_out_is_what_transformers_puts_in(family: str) -> None:
+    transformers = pytest.importorskip("transformers")
+    bare = SMALL | {"num_attention_heads": 32, "hidden_size": 256}
+    config = transformers.AutoConfig.for_model(family, **bare)
+    spec = model_from_huggingface({"model_type": family, **bare})
+    assert spec.kv_heads == config.num_key_value_heads
+    assert spec.head_dim == (getattr(config, "head_dim", None) or 256 // 32)
+    assert spec.tied_embeddings == config.tie_word_embeddings
+    assert spec.norm_epsilon == config.rms_norm_eps
+    # A null is not a key left out: it means as many as heads.
+    whole = model_from_huggingface({"model_type": family, **bare, "num_key_value_heads": None})
+    assert whole.kv_heads == 32
+
+
+def test_the_language_model_of_a_model_that_sees_is_planned_without_its_tower() -> None:
+    transformers = pytest.importorskip("transformers")
+    torch = pytest.importorskip("torch")
+    # As published for the 4B: what the family gives by itself is left out.
+    text = {"hidden_size": 2560, "intermediate_size": 10240, "num_hidden_layers": 34, "sliding_window": 1024}
+    spec = model_from_huggingface({"model_type": "gemma3", "text_config": text, "vision_config": {}})
+    assert spec == model_from_huggingface(
+        {
+            "model_type": "gemma3_text",
+            "vocab_size": 262208,
+            "num_attention_heads": 8,
+            "num_key_value_heads": 4,
+        }
+        | {"head_dim": 256, "max_position_embeddings": 131072, **text}
+    ).model_copy(update={"name": "gemma3_text", "approximations": spec.approximations})
+    assert spec.approximations[-1] == "a vision tower"
+    with torch.device("meta"):
+        model = transformers.AutoModelForCausalLM.from_config(transformers.Gemma3TextConfig(**text))
+    model.tie_weights()
+    named = 34 * (2 * 2560 + 2 * 256)  # two more norms a block, one on queries and one on keys
+    assert spec.parameters + named == sum(parameter.numel() for parameter in model.parameters())
+
+
+@pytest.mark.parametrize(
+    ("data", "message"),
+    [
+        ({"model_type": "gemma3", "text_config": {"hidden_size": 64}}, "text_config.num_hidden_layers"),
+        ({"model_type": "mistral3", "text_config": {"model_type": "bert"}}, "text_config.model_type: 'bert'"),
+        ({"model_type": "mistral3", "text_config": "mistral"}, "text_config: a model of several"),
+        ({"model_type": "mistral3", "text_config": {"num_experts": 8}}, "text_config.num_experts: a mixture"),
+    ],
+)
+def test_a_wrong_language_model_is_refused_at_its_place(data: dict[str, Any], message: str) -> None:
+    with pytest.raises(FieldError, match=message):
+        model_from_huggingface(data)
 
 
 def test_features_beyond_the_shape_are_named() -> None:
