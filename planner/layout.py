@@ -153,15 +153,15 @@ def check_layout(layout: Layout, model: ModelSpec) -> None:
             f"pp · chunks = {layout.pp} · {layout.chunks} = {layout.stages} stages for"
             f" {model.layers} layers; use at most {model.layers}",
         )
-    for count, what in ((model.heads, "heads"), (model.kv_heads, "key/value heads")):
+    split = {
+        f"{model.heads} heads": model.heads,
+        f"{model.kv_heads} key/value heads": model.kv_heads,
+        f"ffn_hidden = {model.ffn_hidden}": model.ffn_hidden,
+    }
+    for what, count in split.items():
         if count % layout.tp:
-            raise FieldError(("tp",), f"{layout.tp} does not divide {count} {what}; use {_divisors(count)}")
-    if model.ffn_hidden % layout.tp:
-        raise FieldError(
-            ("tp",),
-            f"{layout.tp} does not divide ffn_hidden = {model.ffn_hidden};"
-            f" use {_divisors(model.heads, model.kv_heads, model.ffn_hidden)}",
-        )
+            usable = _divisors(*split.values())
+            raise FieldError(("tp",), f"{layout.tp} does not divide {what}; use {usable}")
     if layout.sequence_parallel and model.seq_len % layout.tp:
         raise FieldError(
             ("sequence_parallel",),

@@ -19,14 +19,15 @@ from functools import cached_property
 import numpy as np
 from numpy.typing import NDArray
 
-from planner.layout import Layout, RankOrder, Recompute, check_layout
+from planner.layout import Layout, RankOrder, Recompute
 from planner.neighbours import distinct_orders
+from planner.pin_check import check_pins
 from planner.pins import Pins
 from planner.schedules.families import FAMILIES, find_family
 from planner.skeletons import Column, Skeletons, all_skeletons
-from planner.targets import Target, check_tie
+from planner.targets import Target
 from profiles.cluster import ClusterSpec, Precision
-from profiles.errors import ConfigError, FieldError
+from profiles.errors import ConfigError, InfeasibleError
 from profiles.model import ModelSpec
 
 RECOMPUTES: tuple[Recompute, ...] = ("none", "selective", "full")
@@ -224,10 +225,11 @@ def build_space(
     go before others.
 
     Raises:
-        FieldError: when a pinned value is impossible for this model or batch.
-        ConfigError: when the pins leave nothing.
+        FieldError: when a pinned value is impossible for this model, batch or target.
+        InfeasibleError: when no layout has all pins together.
+        ConfigError: when device and target share no precision.
     """
-    _check_pins(model, devices, global_batch, target, pins)
+    check_pins(model, pins, devices=devices, global_batch=global_batch, target=target)
     recomputes = [
         number
         for number, name in enumerate(RECOMPUTES)
@@ -236,7 +238,7 @@ def build_space(
     if target.recompute_per_stage and len(recomputes) > 1:
         recomputes.append(MIXED)
     pinned = pins.get("recompute")
-    return Space(
+    space = Space(
         model=model,
         cluster=cluster,
         devices=devices,
@@ -250,6 +252,12 @@ def build_space(
         rank_orders=tuple(o for o in target.rank_orders if pins.allow("rank_order", o)),
         skeletons=all_skeletons(model, devices=devices, global_batch=global_batch, pins=pins, idle=idle),
     )
+    if pins.values and not (len(space.skeletons) and space.count()):
+        raise InfeasibleError(
+            f"no layout on {'up to' if idle else 'all of'} {devices} devices with a global batch of"
+            f" {global_batch} has {pins.describe()}: none exists; leave a pin open, or change the batch"
+        )
+    return space
 
 
 def _schedules(target: Target, pins: Pins) -> tuple[str, ...]:
@@ -273,27 +281,3 @@ def _precision(cluster: ClusterSpec, target: Target, measured: Collection[Precis
         if precision in cluster.device.flops_per_second and precision in target.precisions:
             return precision
     raise ConfigError(f"{cluster.device.name}: no precision that {target.framework} trains in")
-
-
-def _check_pins(model: ModelSpec, devices: int, global_batch: int, target: Target, pins: Pins) -> None:
-    """Refuse pins that no layout can meet, at the field that is wrong."""
-    tp, pp, dp = (pins.get(axis) or 1 for axis in ("tp", "pp", "dp"))
-    chunks, microbatch = pins.get("chunks") or 1, pins.get("microbatch") or 1
-    check_layout(Layout(tp=tp, pp=pp, chunks=chunks, global_batch=1), model)
-    if tp * pp * dp > devices:
-        raise FieldError(("tp",), f"tp · pp · dp = {tp} · {pp} · {dp} = {tp * pp * dp} of {devices} devices")
-    if global_batch % (dp * microbatch):
-        field = "dp" if global_batch % dp else "microbatch"
-        raise FieldError(
-            (field,), f"dp · microbatch = {dp} · {microbatch} does not divide the global batch {global_batch}"
-        )
-    schedule = pins.get("schedule")
-    if schedule is not None:
-        if not find_family(schedule).flush:
-            check_tie(schedule, model, target)
-        if target.schedules is not None and schedule not in target.schedules:
-            raise FieldError(("schedule",), f"{target.framework} does not run '{schedule}'")
-    for field, allowed in (("zero", target.zeros), ("precision", target.precisions)):
-        if pins.get(field) is not None and pins.get(field) not in allowed:
-            words = ", ".join(map(str, allowed))
-            raise FieldError((field,), f"{target.framework} has {words}, not {pins.get(field)}")

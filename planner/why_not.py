@@ -54,5 +54,5 @@ def _memory(asked: Query, refusal: str) -> str:
     return (
         f"does not fit: even with full recomputation and microbatches of {found.layout.microbatch}, pipeline"
         f" rank {rank} needs {format_bytes(need)}, more than the {format_bytes(have)} of"
-        f" {asked.cluster.device.name} leave after fragmentation."
+        f" {asked.cluster.device.name}."
     )

@@ -49,7 +49,7 @@ def test_the_plan_written_is_the_first_of_the_table(
 @pytest.mark.parametrize(
     ("words", "code", "message"),
     [
-        (["--pin", "tp=3"], 2, "tp: 3 does not divide 4 heads; use 1, 2 or 4"),
+        (["--pin", "tp=3"], 2, "tp: 3 does not divide 4 heads; use 1 or 2"),
         (["--pin", "sheduel=1f1b"], 2, "--pin: unknown key 'sheduel'; did you mean 'schedule'?"),
         (["--pin", "tp"], 2, "'tp' is not of the form key=value"),
         (["--pin", "tp=1,tp=2"], 2, "--pin: 'tp' is given twice"),

@@ -73,7 +73,7 @@ def test_a_layout_that_cannot_be_is_refused_at_its_field(
 @pytest.mark.parametrize(
     ("fields", "path", "hint"),
     [
-        ({"tp": 3}, ("tp",), "3 does not divide 8 heads; use 1, 2, 4 or 8"),
+        ({"tp": 3}, ("tp",), "3 does not divide 8 heads; use 1, 2 or 4"),
         ({"tp": 8}, ("tp",), "8 does not divide 4 key/value heads; use 1, 2 or 4"),
         ({"pp": 4, "chunks": 2}, ("pp",), "use at most 6"),
         ({"pp": 2, "layers_per_stage": [3, 4]}, ("layers_per_stage",), "sums to 7"),
