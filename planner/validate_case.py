@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -71,5 +73,20 @@ def whole_number(value: Any) -> int | None:
     if isinstance(value, bool) or value is None:
         return None
     if isinstance(value, int | float):
-        return int(value) if value == int(value) and value > 0 else None
+        return int(value) if 0 < value < math.inf and value == int(value) else None
     return int(value) if isinstance(value, str) and value.isdigit() and int(value) > 0 else None
+
+
+def stated_count(data: Mapping[str, Any], key: str) -> int | None:
+    """Return what a record states as a positive whole number, or None where it states nothing.
+
+    Raises:
+        SkippedError: when it states something else.
+    """
+    value = data.get(key)
+    if value is None:
+        return None
+    number = whole_number(value)
+    if number is None:
+        raise SkippedError(f"{key} is {value!r}, not a whole number from 1 on")
+    return number

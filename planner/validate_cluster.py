@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from planner.validate_case import stated_count
 from profiles.cluster import ClusterSpec, DeviceSpec, LinkKind, LinkSpec
 from profiles.errors import ConfigError
 from profiles.presets import device_preset
@@ -84,13 +85,19 @@ def cluster_of(data: Mapping[str, Any], devices: int, assumed: list[str]) -> Clu
     """Return the cluster of a record: preset device, inner link of its family, ports as stated.
 
     Raises:
-        ConfigError: when the device is unknown.
+        ConfigError: when the device is not stated or unknown.
+        SkippedError: when the devices of a node are no whole number.
     """
+    if not data.get("gpu"):
+        raise ConfigError("the device is not stated")
     memory = data.get("gpu_mem_gb")
     device = device_of(
         str(data.get("gpu") or ""), float(memory) if isinstance(memory, int | float) else None, assumed
     )
-    per_node = min(int(data.get("gpus_per_node") or 8), max(1, devices))
+    stated = stated_count(data, "gpus_per_node")
+    if stated is None and devices > 1:
+        assumed.append("8 devices a node")
+    per_node = min(stated or 8, devices)
     nodes = -(-devices // per_node)
     inner = _inner(device, per_node, str(data.get("intra_node") or ""))
     links = [inner]

@@ -21,7 +21,9 @@ from profiles.model import ModelSpec
 CONFIGURED = re.compile(r"recompute[^.;]*configurations?\b")
 
 
-def recompute_share(training: Mapping[str, Any], layout: dict[str, Any], model: ModelSpec) -> float:
+def recompute_share(
+    training: Mapping[str, Any], layout: dict[str, Any], model: ModelSpec, assumed: list[str]
+) -> float:
     """Set the layout's recompute mode; return the share of layers it applies to.
 
     Raises:
@@ -30,6 +32,8 @@ def recompute_share(training: Mapping[str, Any], layout: dict[str, Any], model: 
     text = str(training.get("recompute") or "none").lower()
     layers = whole_number(training.get("recompute_layers"))
     layout["recompute"] = "none"
+    if training.get("recompute") is None and not layers:
+        assumed.append("no recomputation")
     if text.startswith("none") or re.search(r"\b0 layers", text) or layers == 0:
         return 1.0
     if "every second layer" in text or "selective layer" in text:

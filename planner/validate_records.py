@@ -11,8 +11,9 @@ from pathlib import Path
 from typing import Any
 
 from planner.layout import Layout, Overlap
-from planner.validate_case import Case, MemoryView, SkippedError, Unpriced, whole_number
+from planner.validate_case import Case, SkippedError, Unpriced, stated_count
 from planner.validate_cluster import cluster_of
+from planner.validate_measured import peak_bytes, ran_out_of_memory, step_seconds
 from planner.validate_recompute import recompute_share, without_configured
 from planner.validate_software import precision_of, software_of
 from profiles.documents import read_document
@@ -20,6 +21,8 @@ from profiles.errors import ConfigError, CuboidError
 from profiles.model import ModelSpec
 
 DEFAULT_VOCAB = 50304
+EXPERTS = ("moe", "experts", "num_experts", "num_local_experts", "n_routed_experts")
+SECTIONS = ("model", "cluster", "parallelism", "training", "measured", "derived")
 # Heads of models whose tables leave them out: hidden → heads, from the same authors' launch scripts.
 KNOWN_HEADS = {14400: 96}
 Data = Mapping[str, Any]
@@ -55,9 +58,9 @@ def cases_from(data: Any, source: str) -> Iterator[Case | Unpriced]:
     remarks = " ".join(str(text) for text in _map(data.get("meta")).values() if isinstance(text, str))
     cases: list[Case] = []
     for number, record in enumerate([*_list(data.get("records")), *_expanded(data, source)]):
-        name = str(_map(record).get("id", f"{source}-{number}"))
+        name = str(_map(record).get("id") or f"{source}-{number}")
         try:
-            cases.append(_case(_map(record), name, source, remarks))
+            cases.append(_case(_sections(record), name, source, remarks))
         except SkippedError as reason:
             yield Unpriced(id=name, source=source, reason=str(reason))
         except (
@@ -93,41 +96,51 @@ def _expanded(data: Data, source: str) -> list[Any]:
         values["ffn_hidden"] = None if isinstance(values.get("ffn_hidden"), str) else values.get("ffn_hidden")
         if values.get("iteration_time_s") is None and values.get("iteration_time_ms") is not None:
             values["iteration_time_s"] = values["iteration_time_ms"] / 1e3
-        sections = ("model", "cluster", "parallelism", "training", "measured")
         name = values.get("id") or f"{source}-{parts}"
         records.append(
             {
                 "id": name,
                 "kind": values.get("kind", "training_run"),
-                **dict.fromkeys(sections, values),
+                **dict.fromkeys(SECTIONS[:-1], values),
             }
         )
     return records
 
 
+def _sections(record: Any) -> Data:
+    """Return a record whose sections are all there, empty where they are missing.
+
+    Raises:
+        SkippedError: when the record, or a section, is something else than keys and values.
+    """
+    if not isinstance(record, Mapping):
+        raise SkippedError(f"not a record of keys and values but {record!r}")
+    for name in SECTIONS:
+        if not isinstance(record.get(name) or {}, Mapping):
+            raise SkippedError(f"its {name} section is not keys and values but {record[name]!r}")
+    return {**record, **{name: _map(record.get(name)) for name in SECTIONS}}
+
+
 def _case(record: Data, name: str, source: str, remarks: str) -> Case:
-    kind = str(record.get("kind", "training_run"))
+    kind = str(record.get("kind") or "training_run")
     if kind not in {"training_run", "memory_only"}:
         raise SkippedError(f"a record of kind '{kind}' is not a training run")
-    model, cluster = _map(record.get("model")), _map(record.get("cluster"))
-    parallelism, training = (
-        _map(record.get("parallelism")),
-        _map(record.get("training")),
-    )
-    measured, derived = _map(record.get("measured")), _map(record.get("derived"))
+    model, cluster, parallelism, training, measured, derived = (record[section] for section in SECTIONS)
+    if not any(model.get(key) for key in ("layers", "hidden", "name")):
+        raise SkippedError("it names no model")
     _refuse_features(record, model, parallelism, training)
     assumed: list[str] = []
     layout_data = _degrees(cluster, parallelism, training, assumed)
     spec = _model(model, layout_data["tp"], assumed)
-    share = recompute_share(training, layout_data, spec)
+    share = recompute_share(training, layout_data, spec, assumed)
     layout_data |= _schedule(parallelism, training, layout_data, spec, assumed)
-    layout_data["precision"] = precision_of(str(training.get("precision") or "bf16"))
+    layout_data["precision"] = precision_of(str(training.get("precision") or ""), assumed)
     software, overlap = software_of(record, assumed, remarks=remarks)
     layout = Layout(**layout_data, overlap=Overlap(**overlap))
     machine = cluster_of(cluster, layout.world_size, assumed)
-    step = None if kind == "memory_only" else _step_seconds(spec, layout, measured, derived)
-    peak, view = _peak(measured, f"{remarks} {record.get('notes')} {record.get('confidence')}".lower())
-    oom = bool(measured.get("out_of_memory"))
+    step = None if kind == "memory_only" else step_seconds(spec, layout, measured, derived)
+    peak, view = peak_bytes(measured, f"{remarks} {record.get('notes')} {record.get('confidence')}".lower())
+    oom = ran_out_of_memory(measured)
     if step is None and peak is None and not oom:
         raise SkippedError("the source gives neither step time, throughput in tokens nor usable memory")
     return Case(
@@ -150,11 +163,11 @@ def _case(record: Data, name: str, source: str, remarks: str) -> Case:
 
 def _refuse_features(record: Data, model: Data, parallelism: Data, training: Data) -> None:
     name = str(model.get("name", "")).lower()
-    if model.get("moe") or model.get("experts") or (whole_number(parallelism.get("ep")) or 1) > 1:
+    if any(model.get(key) for key in EXPERTS) or (stated_count(parallelism, "ep") or 1) > 1:
         raise SkippedError("mixture of experts is not modelled")
     if any(word in name for word in ("bert", "t5", "vit", "resnet", "deepseek", "mixtral", "moe")):
         raise SkippedError(f"'{model.get('name')}' is not a dense decoder-only transformer")
-    if (whole_number(parallelism.get("cp")) or 1) > 1:
+    if (stated_count(parallelism, "cp") or 1) > 1:
         raise SkippedError("context parallelism is not modelled")
     if "lora" in str(training.get("task", "")).lower():
         raise SkippedError("LoRA fine-tuning is not modelled")
@@ -171,16 +184,16 @@ def _refuse_features(record: Data, model: Data, parallelism: Data, training: Dat
 
 
 def _degrees(cluster: Data, parallelism: Data, training: Data, assumed: list[str]) -> dict[str, Any]:
-    tp, pp, dp = (whole_number(parallelism.get(axis)) or 1 for axis in ("tp", "pp", "dp"))
-    devices = whole_number(cluster.get("num_gpus"))
+    tp, pp, dp = (stated_count(parallelism, axis) or 1 for axis in ("tp", "pp", "dp"))
+    devices = stated_count(cluster, "num_gpus")
     if parallelism.get("dp") is None and devices:
         dp = max(1, devices // (tp * pp))
     if devices and tp * pp * dp != devices:
         raise SkippedError(f"tp·pp·dp = {tp * pp * dp} is not the {devices} devices of the record")
-    microbatch = whole_number(training.get("micro_batch"))
+    microbatch = stated_count(training, "micro_batch")
     batch, count = (
-        whole_number(training.get("global_batch")),
-        whole_number(training.get("num_microbatches")),
+        stated_count(training, "global_batch"),
+        stated_count(training, "num_microbatches"),
     )
     if microbatch is None and batch and count:
         microbatch = batch // (dp * count)
@@ -208,46 +221,54 @@ def _degrees(cluster: Data, parallelism: Data, training: Data, assumed: list[str
 
 def _zero(parallelism: Data) -> int:
     stage = parallelism.get("zero_stage")
-    if isinstance(stage, int):
-        return min(3, max(0, stage))
+    if stage in {0, 1, 2, 3}:
+        return int(stage)
     text = str(stage or "").lower()
     if "zero-2" in text or "grad_op" in text:
         return 2
     if any(word in text for word in ("zero-3", "fsdp", "full_shard", "full shard", "hsdp")):
         return 3
-    if "zero-1" in text or "optimizer sharded" in text or parallelism.get("distributed_optimizer"):
+    if "zero-1" in text or "optimizer sharded" in text:
         return 1
-    return 0
+    if stage and text != "none":
+        raise SkippedError(f"zero_stage is {stage!r}; known are 0 to 3, and the words of their frameworks")
+    return 1 if parallelism.get("distributed_optimizer") else 0
 
 
 def _model(model: Data, tp: int, assumed: list[str]) -> ModelSpec:
-    layers, hidden, seq = (whole_number(model.get(key)) for key in ("layers", "hidden", "seq_len"))
+    layers, hidden, seq = (stated_count(model, key) for key in ("layers", "hidden", "seq_len"))
     if not layers or not hidden or not seq:
-        missing = [key for key in ("layers", "hidden", "seq_len") if not whole_number(model.get(key))]
-        raise SkippedError(f"the model's {', '.join(missing)} is not stated")
-    heads = whole_number(model.get("heads"))
+        missing = [key for key in ("layers", "hidden", "seq_len") if not stated_count(model, key)]
+        raise SkippedError(f"not stated of the model: {', '.join(missing)}")
+    heads = stated_count(model, "heads")
     if heads is None:
         heads = KNOWN_HEADS.get(hidden) or _likely_heads(hidden, tp)
         assumed.append(f"{heads} heads")
-    vocab = whole_number(model.get("vocab"))
+    if stated_count(model, "head_dim") is None and hidden % heads:
+        raise SkippedError(f"{heads} heads do not divide hidden = {hidden}, and head_dim is not stated")
+    vocab = stated_count(model, "vocab")
     if vocab is None:
         vocab = DEFAULT_VOCAB
         assumed.append(f"vocabulary {vocab}")
     gated = bool(model.get("gated_mlp"))
+    if stated_count(model, "ffn_hidden") is None:
+        assumed.append(f"ffn_hidden {4 * hidden}")
+    if stated_count(model, "kv_heads") is None:
+        assumed.append(f"{heads} key/value heads")
     position = str(model.get("position") or "")
     learned = "learned" in position or (not gated and not position)
     tied = model.get("tied_embeddings")
     unit = 128 * tp  # split vocabularies are padded so that every rank has a multiple of 128
     padded = -(-vocab // unit) * unit if tp > 1 else vocab
-    head_dim = whole_number(model.get("head_dim")) or hidden // heads
+    head_dim = stated_count(model, "head_dim") or hidden // heads
     return ModelSpec(
         name=str(model.get("name") or "model"),
         layers=layers,
         hidden=hidden,
         heads=heads,
-        kv_heads=whole_number(model.get("kv_heads")) or heads,
+        kv_heads=stated_count(model, "kv_heads") or heads,
         head_dim=head_dim,
-        ffn_hidden=whole_number(model.get("ffn_hidden")) or 4 * hidden,
+        ffn_hidden=stated_count(model, "ffn_hidden") or 4 * hidden,
         gated_mlp=gated,
         vocab=padded,
         seq_len=seq,
@@ -272,7 +293,7 @@ def _schedule(
     model: ModelSpec,
     assumed: list[str],
 ) -> dict[str, Any]:
-    pp, chunks = layout["pp"], whole_number(parallelism.get("vpp"))
+    pp, chunks = layout["pp"], stated_count(parallelism, "vpp")
     text = str(training.get("schedule") or "").lower()
     if chunks is None:
         chunks = 1
@@ -300,43 +321,6 @@ def _schedule(
                 each - 1,
             )
     return data
-
-
-def _step_seconds(model: ModelSpec, layout: Layout, measured: Data, derived: Data) -> float | None:
-    for values in (measured, derived):
-        if values.get("iteration_time_s"):
-            return float(values["iteration_time_s"])
-    tokens = layout.global_batch * model.seq_len
-    rate = measured.get("tokens_per_s_per_gpu") or derived.get("tokens_per_s_per_gpu")
-    if rate:
-        return float(tokens / rate / layout.world_size)
-    for key, unit in (("tokens_per_s", 1.0), ("sequences_per_s", model.seq_len)):
-        if measured.get(key):
-            return float(tokens / (measured[key] * unit))
-    if measured.get("samples_per_s_per_gpu"):
-        return float(layout.global_batch / measured["samples_per_s_per_gpu"] / layout.world_size)
-    return None
-
-
-def _peak(measured: Data, remarks: str) -> tuple[float | None, MemoryView]:
-    """Return the peak and what it counts: allocated tensors, unless the source says otherwise."""
-    if measured.get("peak_allocated_gib"):
-        return float(measured["peak_allocated_gib"]) * 2**30, "allocated"
-    view: MemoryView = "allocated"
-    if "nvidia-smi" in remarks:
-        view = "device"
-    elif "reserved" in remarks:
-        view = "reserved"
-    if "allocator reserve" in remarks:
-        return (
-            None,
-            view,
-        )  # a pool of unknown size says nothing about what the run needs
-    if measured.get("peak_memory_gib"):
-        return float(measured["peak_memory_gib"]) * 2**30, view
-    if measured.get("peak_memory_gb"):
-        return float(measured["peak_memory_gb"]) * 1e9, view
-    return None, view
 
 
 def _map(value: Any) -> Data:

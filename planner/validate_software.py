@@ -29,17 +29,19 @@ DEEPSPEED_PROJECTS = ("megatron-deepspeed", "bigscience")
 BLOCKING_PROJECTS = ("bigscience",)
 
 
-def precision_of(text: str) -> Precision:
-    """Return the training precision that a record's text names."""
+def precision_of(text: str, assumed: list[str] | None = None) -> Precision:
+    """Return the training precision that a record's text names; bf16 is assumed where it names none."""
     words = text.lower()
     if "bf16" in words and "fp16/bf16" not in words:
         return "bf16"
-    if "fp16" in words or "float16" in words or "half" in words:
+    if "fp16" in words or re.search(r"\bfloat16", words) or "half" in words:
         return "fp16"
     if "tf32" in words:
         return "tf32"
     if "fp32" in words or "float32" in words:
         return "fp32"
+    if assumed is not None and "bfloat16" not in words:
+        assumed.append("bf16")
     return "bf16"
 
 

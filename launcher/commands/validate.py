@@ -16,6 +16,8 @@ from profiles.units import format_bytes, format_seconds
 if TYPE_CHECKING:
     from planner.validate import Row
 
+MOST_NAMES = 20  # of records that are skipped for the same reason
+
 
 def validate(
     records: Annotated[
@@ -64,6 +66,7 @@ def validate(
         return
     _show_rows(rows)
     _show_summary(summary)
+    _show_skipped(rows)
 
 
 def _plain(row: Row) -> dict[str, Any]:
@@ -130,8 +133,18 @@ def _show_summary(summary: dict[str, Any]) -> None:
             out.print(f"{verdict.replace('_', ' ')}: {name}{_because(known.get(name))}")
     for name, error in sorted(summary["resisting"].items(), key=lambda pair: -abs(pair[1])):
         out.print(f"off by more than a quarter: {name} {error:+.0%}{_because(known.get(name))}")
-    for reason, count in summary["skipped"].items():
-        out.print(f"skipped {count}: {reason}")
+
+
+def _show_skipped(rows: list[Row]) -> None:
+    """Print why records were skipped, and which."""
+    names: dict[str, list[str]] = {}
+    for row in rows:
+        if row.skipped is not None:
+            names.setdefault(row.skipped, []).append(row.id)
+    for reason, skipped in names.items():
+        more = len(skipped) - MOST_NAMES
+        listed = ", ".join(skipped[:MOST_NAMES]) + (f" and {more} more (--json has all)" if more > 0 else "")
+        stdout_console().print(f"skipped {len(skipped)}: {reason}: {listed}", markup=False)
 
 
 def _because(reason: str | None) -> str:

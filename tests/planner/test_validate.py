@@ -59,11 +59,21 @@ def test_a_record_becomes_a_layout() -> None:
         ({"training": {"cpu_offload": "activations of 20 layers"}}, "offloading"),
         ({"training": {"task": "lora"}}, "LoRA"),
         ({"cluster": {"gpu": "abacus"}}, "no device preset for 'abacus'"),
-        ({"model": {"layers": None}}, "layers is not stated"),
+        ({"model": {"layers": None}}, "not stated of the model: layers"),
         ({"parallelism": {"dp": 3}}, "is not the 8 devices"),
         ({"measured": {"iteration_time_s": None, "peak_memory_gb": None}}, "neither step time"),
         ({"training": {"micro_batch": None}}, "micro-batch"),
-        ({"model": {"heads": "many"}}, ""),
+        ({"model": {"heads": "many"}}, "heads is 'many', not a whole number"),
+        ({"model": {"heads": 7}}, "7 heads do not divide hidden"),
+        ({"model": {"layers": -4}}, "layers is -4, not a whole number"),
+        ({"model": {"num_experts": 8}}, "mixture of experts"),
+        ({"parallelism": {"zero_stage": "stage 3"}}, "zero_stage is 'stage 3'"),
+        ({"cluster": {"gpus_per_node": "8 GPUs"}}, "gpus_per_node is '8 GPUs'"),
+        ({"cluster": {"gpu": None}}, "the device is not stated"),
+        ({"measured": {"iteration_time_s": -1.0}}, "iteration_time_s is -1.0, not a positive number"),
+        ({"measured": {"iteration_time_s": float("nan")}}, "iteration_time_s is nan"),
+        ({"measured": {"iteration_time_s": "1.5 s"}}, "iteration_time_s is '1.5 s'"),
+        ({"model": {"heads": None, "ffn_hidden": None}}, ""),
     ],
 )
 def test_records_outside_the_model_are_skipped_with_the_reason(
@@ -75,6 +85,38 @@ def test_records_outside_the_model_are_skipped_with_the_reason(
         assert reason in item.reason
     row = compare(item)
     assert (row.skipped is not None) == bool(reason)
+
+
+def test_whatever_a_source_leaves_out_is_said_to_be_assumed() -> None:
+    case = only(
+        changed(
+            model={"heads": None, "vocab": None, "ffn_hidden": None, "kv_heads": None},
+            cluster={"gpus_per_node": None},
+            training={"precision": None, "recompute": None, "flash_attention": None},
+        )
+    )
+    assert isinstance(case, Case)
+    said = (
+        "heads",
+        "vocabulary",
+        "ffn_hidden",
+        "key/value heads",
+        "a node",
+        "bf16",
+        "no recompu",
+        "attention",
+    )
+    for word in said:
+        assert any(word in assumption for assumption in case.assumed), word
+
+
+def test_milliseconds_are_read_as_such_and_sections_of_text_are_refused() -> None:
+    case = only(changed(measured={"iteration_time_s": None, "iteration_time_ms": 1500}))
+    assert isinstance(case, Case)
+    assert case.measured_step_seconds == 1.5
+    item = only(RECORD | {"parallelism": "tp1"})
+    assert isinstance(item, Unpriced)
+    assert item.reason == "its parallelism section is not keys and values but 'tp1'"
 
 
 @pytest.mark.parametrize(
