@@ -162,7 +162,9 @@ def _entry(maker: Maker, short: Published, full: Published) -> _Entry | None:
         return None  # with more microbatches none holds less
     score = _foretold(full.problem, schedule)
     if score is None:
-        return _scored(maker, maker(full), full.problem)
+        # A family's own schedule counts; of what is found for these durations, one as good does.
+        longer = None if isinstance(maker, Named) else prolong(schedule, full.problem.microbatches)
+        return _scored(maker, longer or maker(full), full.problem)
     return _Entry(maker=maker, score=score, schedule=schedule)
 
 
