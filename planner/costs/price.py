@@ -11,7 +11,7 @@ from functools import cache
 import numpy as np
 
 from planner.costs import memory, pipeline
-from planner.costs.compute import Slice, optimizer_seconds
+from planner.costs.compute import optimizer_seconds
 from planner.costs.flops import Number, block_flops, model_flops
 from planner.costs.interval import interval
 from planner.costs.pipeline import Pipeline
@@ -20,7 +20,6 @@ from planner.costs.rates import (
     Pieces,
     agreement_seconds,
     analytic_pieces,
-    beside,
     gathering_seconds,
     measured_pieces,
     reduction_seconds,
@@ -29,9 +28,11 @@ from planner.costs.rates import (
 )
 from planner.costs.roofline import ELEMENT_BYTES, peak_flops
 from planner.costs.software import MODERN, Software
+from planner.costs.traffic import DataTraffic, hidden_reduction, sharded_traffic
+from planner.costs.usage import memory_usage
 from planner.layout import Layout
 from planner.partition import spread
-from planner.plan import Estimate, Memory, RankMemory, TimeBreakdown
+from planner.plan import Estimate, Memory, TimeBreakdown
 from planner.schedules.times import StageTimes
 from profiles.cluster import ClusterSpec
 from profiles.costs import CostTable
@@ -65,7 +66,9 @@ class Assessment:
     stages: Stages
     pipeline: Pipeline
     parameters: tuple[float, ...]  # per rank
+    traffic: tuple[DataTraffic, ...]  # per rank
     software: Software
+    costs: CostTable | None = None  # measured ones, where they are for this model
 
 
 def price(
@@ -114,12 +117,12 @@ def assess(
     if cores is not None:
         notes.append(f"{layout.world_size} ranks share {_cores(cluster)} processors, which is priced")
     parameters = _parameters(model, layout, stages.layers, line.placement)
-    time = _time(cluster, layout, software, table, stages=stages, line=line, parameters=parameters)
+    time, traffic = _time(cluster, layout, software, table, stages=stages, line=line, parameters=parameters)
     step = sum(time.model_dump().values())
     flops = model_flops(model, layout.global_batch) / layout.world_size
     again = _recomputed_flops(model, layout, stages.layers) / layout.world_size
     peak = peak_flops(cluster.device, layout.precision)
-    usage = _memory(
+    usage = memory_usage(
         model,
         cluster,
         layout,
@@ -159,7 +162,9 @@ def assess(
         stages=stages,
         pipeline=line,
         parameters=parameters,
+        traffic=traffic,
         software=software,
+        costs=table,
     )
 
 
@@ -263,43 +268,11 @@ def _time(
     stages: Stages,
     line: Pipeline,
     parameters: tuple[float, ...],
-) -> TimeBreakdown:
-    exposed, updates = [], []
-    reduction = cache(lambda held: float(reduction_seconds(cluster, layout, software, held, costs)))
-    gathering = cache(lambda held: float(gathering_seconds(cluster, layout, software, held, costs)))
-    for rank, (end, own) in enumerate(zip(line.ends, line.stages_of_ranks, strict=True)):
-        blocks = max(1, sum(stages.layers[s] for s in own))
-        forward = sum(stages.forward[s] for s in own)
-        backward = sum(stages.backward[s] + stages.recompute[s] for s in own)
-        seconds = reduction(parameters[rank])
-        if line.weight_versions:
-            seconds *= line.updates  # an update waits for its own sum
-        elif layout.overlap.dp:
-            # What is summed last: the first block's gradients. With measured costs a whole stage is counted:
-            # where ranks share cores, sums beside the last backward hide nothing.
-            parts_of_rank = blocks if costs is None else layout.chunks
-            late = seconds / parts_of_rank
-            seconds = late + float(beside(backward * (1 - 1 / parts_of_rank), seconds - late))
-        extra = line.updates * gathering(parameters[rank])
-        if costs is None and layout.zero >= 2 and layout.dp > 1:
-            phases = sharded_seconds(cluster, layout, software, parameters=parameters[rank], blocks=blocks)
-            if layout.overlap.dp:
-                each = sum(
-                    float(beside(work, part)) + part / blocks
-                    for work, part in zip((forward, backward), phases, strict=True)
-                )
-            else:
-                each = sum(phases)
-            extra += each * layout.microbatches
-        exposed.append(end + seconds + extra - line.seconds)
-        shard = parameters[rank] / (layout.dp if layout.zero else 1)
-        if costs is not None and costs.optimizer_seconds_per_parameter is not None:
-            updates.append(costs.optimizer_seconds_per_parameter * shard)
-        else:
-            size = memory.gradient_element_bytes(software, layout.precision)
-            updates.append(
-                float(optimizer_seconds(cluster.device, shard, size, ELEMENT_BYTES[layout.precision]))
-            )
+) -> tuple[TimeBreakdown, tuple[DataTraffic, ...]]:
+    traffic = _traffic(cluster, layout, software, costs, stages=stages, line=line, parameters=parameters)
+    update = max(_updates(cluster, layout, software, costs, parameters=parameters)) * line.updates
+    if costs is not None:
+        update += agreement_seconds(layout, costs) + (costs.step_overhead_seconds or 0.0)
     slowest = int(np.argmax(line.busy))
     own = line.stages_of_ranks[slowest]
     m = layout.microbatches
@@ -319,10 +292,69 @@ def _time(
     bubble = max(0.0, line.seconds - line.busy[slowest])
     waiting = 0.0 if costs is not None else float(straggling(cluster, layout.world_size)) * line.seconds
     parts["pp_comm"] = 0.0 if layout.pp == 1 else max(0.0, line.seconds - bubble - sum(parts.values()))
-    update = max(updates) * line.updates
-    if costs is not None:
-        update += agreement_seconds(layout, costs) + (costs.step_overhead_seconds or 0.0)
-    return TimeBreakdown(**parts, dp_comm=max(0.0, *exposed), optimizer=update, bubble=bubble + waiting)
+    exposed = max(0.0, *(each.exposed for each in traffic))
+    time = TimeBreakdown(**parts, dp_comm=exposed, optimizer=update, bubble=bubble + waiting)
+    return time, traffic
+
+
+def _traffic(
+    cluster: ClusterSpec,
+    layout: Layout,
+    software: Software,
+    costs: CostTable | None,
+    *,
+    stages: Stages,
+    line: Pipeline,
+    parameters: tuple[float, ...],
+) -> tuple[DataTraffic, ...]:
+    """Return what communication over dp adds to every pipeline rank."""
+    reduction = cache(lambda held: float(reduction_seconds(cluster, layout, software, held, costs)))
+    gathering = cache(lambda held: float(gathering_seconds(cluster, layout, software, held, costs)))
+    rows = []
+    for held, end, own in zip(parameters, line.ends, line.stages_of_ranks, strict=True):
+        blocks = max(1, sum(stages.layers[s] for s in own))
+        forward = sum(stages.forward[s] for s in own)
+        backward = sum(stages.backward[s] + stages.recompute[s] for s in own)
+        whole, late, aside, sharded = reduction(held), reduction(held), 0.0, 0.0
+        if line.weight_versions:
+            late = whole * line.updates  # an update waits for its own sum
+        elif layout.overlap.dp:
+            # What is summed last: the first block's gradients. With measured costs a whole stage is counted:
+            # where ranks share cores, sums beside the last backward hide nothing.
+            late, aside = hidden_reduction(whole, backward, blocks if costs is None else layout.chunks)
+        if costs is None and layout.zero >= 2 and layout.dp > 1:
+            phases = sharded_seconds(cluster, layout, software, parameters=held, blocks=blocks)
+            work = (forward, backward)
+            each = sharded_traffic(work, phases, blocks=blocks, overlap=layout.overlap.dp)
+            sharded = each * layout.microbatches
+        rows.append(
+            DataTraffic(
+                reduction=whole,
+                late=late,
+                beside=aside,
+                gathering=line.updates * gathering(held),
+                sharded=sharded,
+                end=end,
+                pipeline=line.seconds,
+            )
+        )
+    return tuple(rows)
+
+
+def _updates(
+    cluster: ClusterSpec,
+    layout: Layout,
+    software: Software,
+    costs: CostTable | None,
+    *,
+    parameters: tuple[float, ...],
+) -> list[float]:
+    """Return the seconds of one optimizer step on every pipeline rank."""
+    shard = layout.dp if layout.zero else 1
+    if costs is not None and costs.optimizer_seconds_per_parameter is not None:
+        return [costs.optimizer_seconds_per_parameter * held / shard for held in parameters]
+    size, element = memory.gradient_element_bytes(software, layout.precision), ELEMENT_BYTES[layout.precision]
+    return [float(optimizer_seconds(cluster.device, held / shard, size, element)) for held in parameters]
 
 
 def straggling(cluster: ClusterSpec, world_size: Number) -> Number:
@@ -333,55 +365,3 @@ def straggling(cluster: ClusterSpec, world_size: Number) -> Number:
 def _recomputed_flops(model: ModelSpec, layout: Layout, layers: tuple[int, ...]) -> float:
     full = sum(count for stage, count in enumerate(layers) if layout.recompute_of(stage) == "full")
     return float(full * block_flops(model, layout.global_batch))
-
-
-def _memory(
-    model: ModelSpec,
-    cluster: ClusterSpec,
-    layout: Layout,
-    software: Software,
-    *,
-    layers: tuple[int, ...],
-    line: Pipeline,
-    parameters: tuple[float, ...],
-    costs: CostTable | None,
-) -> Memory:
-    part = Slice(
-        microbatch=layout.microbatch,
-        tp=layout.tp,
-        sequence_parallel=layout.sequence_parallel,
-        precision=layout.precision,
-    )
-    context = cluster.device.context_bytes
-    if costs is not None and costs.process_bytes:
-        context = float(costs.process_bytes)
-    if layout.dp > 1:
-        gathered = memory.gathered_bytes(model, software, layout.precision, layout.tp, layout.zero)
-        context += memory.BUCKET_BYTES + float(gathered)
-    activations = cache(lambda mode: float(memory.block_activation_bytes(model, software, part, mode)))
-    ranks = []
-    for rank, (count, own) in enumerate(zip(parameters, line.stages_of_ranks, strict=True)):
-        kept, workspace, transient = 0.0, context, 0.0
-        for stage in own:
-            mode = layout.recompute_of(stage)
-            kept += layers[stage] * activations(mode)
-            if mode != "none" and layers[stage]:
-                transient = max(transient, activations("none"))
-        kept *= line.in_flight[rank]
-        if 0 in own:
-            kept += line.in_flight[rank] * float(memory.embedding_activation_bytes(model, software, part))
-        if layout.stages - 1 in own:
-            kept += float(memory.head_activation_bytes(model, software, part))
-            transient = max(transient, float(memory.head_workspace_bytes(model, software, part)))
-        versions = line.weight_versions[rank] if line.weight_versions else 1
-        row = {
-            "weights": versions * float(memory.weight_bytes(count, layout.precision, layout.dp, layout.zero)),
-            "gradients": float(
-                memory.gradient_bytes(count, software, layout.precision, layout.dp, layout.zero)
-            ),
-            "optimizer": float(memory.optimizer_bytes(count, layout.precision, layout.dp, layout.zero)),
-            "activations": kept,
-            "workspace": workspace + transient,
-        }
-        ranks.append(RankMemory(rank=rank, **row, total=sum(row.values())))
-    return Memory(peak_bytes=max(row.total for row in ranks), per_stage=tuple(ranks))
