@@ -6,15 +6,18 @@ A plan names a file in `layout.schedule`; once resolved, it carries the actions 
                                     actions: ["0F0,0F1,0B0,0B1", "1F0,1B0,1F1,1B1"]
 
 so it no longer depends on where the file lies, and what is priced is what is run. Communication that a file
-lists is proved, and then derived anew from the order of the computation.
+lists is proved, and then derived anew from the order of the computation. A schedule with optimizer steps (U)
+in it is for as many steps as it has microbatches for; they overlap, and a flush follows them.
 """
 
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 from planner.layout import CUSTOM, Layout
 from planner.schedules import (
+    Kind,
     ParsedSchedule,
     Schedule,
     ScheduleRefused,
@@ -28,6 +31,8 @@ from profiles.errors import ConfigError, FieldError
 
 def schedule_of(layout: Layout, *, steps: int = 1) -> Schedule:
     """Return the schedule of one pipeline of `layout`, for `steps` steps where its family overlaps them.
+
+    A written one is for as many steps as it was written for.
 
     Raises:
         ScheduleError: when the family has no schedule for these numbers.
@@ -73,8 +78,10 @@ def with_schedule(layout: Layout, schedule: Schedule, *, name: str) -> Layout:
         FieldError: when it is for other numbers than the layout's, at the field to change.
     """
     check_match(layout, schedule, name=name)
-    rows = tuple(to_csv(schedule).splitlines())
-    return layout.model_copy(update={"schedule": CUSTOM, "actions": rows})
+    written: dict[str, Any] = {"schedule": CUSTOM, "actions": tuple(to_csv(schedule).splitlines())}
+    if not schedule.flush:
+        written["flush_every"] = schedule.microbatches // layout.microbatches
+    return layout.model_copy(update=written)
 
 
 def check_match(layout: Layout, schedule: Schedule, *, name: str) -> None:
@@ -93,16 +100,85 @@ def check_match(layout: Layout, schedule: Schedule, *, name: str) -> None:
             f"{name} has {schedule.stages} stages, {schedule.chunks} on each rank, the layout has"
             f" chunks = {layout.chunks}; set chunks to {schedule.chunks}",
         )
-    if schedule.microbatches != layout.microbatches:
+    if not schedule.flush:
+        _check_updates(layout, schedule, name=name)
+    elif schedule.microbatches != layout.microbatches:
         wanted = layout.dp * layout.microbatch * schedule.microbatches
         raise FieldError(
             ("global_batch",),
             f"{name} runs {schedule.microbatches} microbatches, the layout has {layout.microbatches}"
             f" = global_batch / (dp · microbatch); set global_batch to {wanted}",
         )
-    if not schedule.flush:
+
+
+def check_steps(layout: Layout, steps: int) -> None:
+    """Refuse a number of steps that a written asynchronous schedule cannot end with.
+
+    Raises:
+        ConfigError: with the numbers that it can.
+    """
+    overlapped = layout.flush_every or 1
+    if layout.actions is None or steps % overlapped == 0:
+        return
+    below, above = steps // overlapped * overlapped, -(-steps // overlapped) * overlapped
+    raise ConfigError(
+        f"steps: {steps} is not a multiple of {overlapped}, the steps that the written schedule overlaps;"
+        f" use {f'{below} or ' if below else ''}{above}"
+    )
+
+
+def _check_updates(layout: Layout, schedule: Schedule, *, name: str) -> None:
+    """Refuse updates that do not each take the gradients of the next so many microbatches of a step.
+
+    Raises:
+        FieldError: at the layout field to change.
+    """
+    steps, rest = divmod(schedule.microbatches, layout.microbatches)
+    if rest:
+        raise FieldError(
+            ("global_batch",),
+            f"{name} runs {schedule.microbatches} microbatches, which is no number of steps of"
+            f" {layout.microbatches} = global_batch / (dp · microbatch); change either",
+        )
+    if layout.flush_every not in {None, steps}:
+        raise FieldError(
+            ("flush_every",), f"{name} overlaps {steps} steps before a flush; leave flush_every out"
+        )
+    updates = sum(action.kind == Kind.U and action.stage == 0 for row in schedule.actions for action in row)
+    if not updates or updates % steps or schedule.microbatches % updates:
         raise FieldError(
             ("schedule",),
-            f"{name} updates weights within the step (U); leave the updates out, or train with pipedream or"
-            " pipedream-2bw, which overlap any number of steps",
+            f"{name} updates stage 0 {updates} times in {steps} steps of {layout.microbatches} microbatches;"
+            " every step must have the same number of updates (U), every update the same of microbatches",
         )
+    _check_order_of_updates(schedule, schedule.microbatches // updates, name=name)
+
+
+def _check_order_of_updates(schedule: Schedule, every: int, *, name: str) -> None:
+    """Refuse an update of other gradients than those of the next `every` microbatches.
+
+    Raises:
+        FieldError: with the cell.
+    """
+    for rank, row in enumerate(schedule.actions):
+        summed: dict[int, set[int]] = {stage: set() for stage in schedule.stages_of(rank)}
+        done = dict.fromkeys(summed, 0)
+        for position, action in enumerate(row):
+            if action.kind in (Kind.B, Kind.W):
+                summed[action.stage].add(action.microbatch)
+            elif action.kind == Kind.U:
+                first = done[action.stage] * every
+                if summed[action.stage] != set(range(first, first + every)):
+                    raise FieldError(
+                        ("schedule",),
+                        f"{name}: rank {rank}, position {position}, {action}: must take the gradients of"
+                        f" microbatches {first} to {first + every - 1}, no others",
+                    )
+                summed[action.stage].clear()
+                done[action.stage] += 1
+        for stage, left in summed.items():
+            if left:
+                raise FieldError(
+                    ("schedule",),
+                    f"{name}: rank {rank}: no update (U) of stage {stage} follows microbatch {max(left)}",
+                )

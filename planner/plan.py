@@ -14,7 +14,6 @@ from pydantic import Field, NonNegativeFloat, NonNegativeInt
 
 from planner.layout import Layout, check_layout
 from planner.layout_schedule import (
-    check_match,
     names_file,
     read_schedule_file,
     schedule_of,
@@ -153,7 +152,7 @@ def _layout(data: dict[str, Any], folder: Path) -> Layout:
     else:
         schedule = schedule_of(layout)
         check(schedule)
-        check_match(layout, schedule, name="actions")
+        layout = with_schedule(layout, schedule, name="actions")
     return layout
 
 

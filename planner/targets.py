@@ -12,6 +12,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from planner.layout import Layout, RankOrder, Recompute
+from planner.layout_schedule import schedule_of
 from planner.schedules.families import find_family
 from profiles.cluster import Precision
 from profiles.errors import ConfigError, FieldError
@@ -170,7 +171,9 @@ def flushes(layout: Layout) -> bool:
     Raises:
         ScheduleError: when there is no schedule of that name.
     """
-    return layout.actions is not None or find_family(layout.schedule).flush
+    if layout.actions is not None:
+        return schedule_of(layout).flush
+    return find_family(layout.schedule).flush
 
 
 def _check_memory_options(layout: Layout, target: Target) -> None:

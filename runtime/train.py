@@ -18,6 +18,7 @@ from torch.distributed import PrefixStore, TCPStore
 from torch.distributed.rendezvous import rendezvous
 
 from planner.job import Job, load_job
+from planner.layout_schedule import check_steps
 from planner.schedules import LoweredSchedule
 from planner.targets import CUBOID, check_target
 from profiles.corpus import Tokens, load_corpus
@@ -103,6 +104,7 @@ def prepare(job: Job, ranks: int) -> tuple[LoweredSchedule, Tokens]:
         check_target(layout, job.plan.model, CUBOID)
     except FieldError as error:
         raise FieldError(("plan", "layout", *error.path), error.message) from None
+    check_steps(layout, job.steps)
     lowered = lowered_schedule(layout)
     corpus = load_corpus(Path(job.data.path) if job.data.path else None)
     tokens, model = split_holdout(corpus, job.data.holdout)[0], job.plan.model

@@ -115,12 +115,7 @@ def _print(request: ScheduleRequest, timelines: list[Timeline], output: Output) 
     elif output.csv:
         from planner.schedules import to_csv  # noqa: PLC0415 (start-up time of --help)
 
-        schedule = _only(timelines, "--csv").schedule
-        typer.echo(to_csv(schedule), nl=False)
-        if schedule.forward_versions:
-            stderr_console().print(
-                "CSV has no place for weight versions: read again, all take the newest; see --json"
-            )
+        typer.echo(to_csv(_only(timelines, "--csv").schedule), nl=False)
     else:
         from launcher.schedule_views import print_timelines  # noqa: PLC0415
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from launcher.slurm.environment import check_environment
 from planner.job import DataSpec, Job
-from planner.layout_schedule import schedule_of
+from planner.layout_schedule import check_steps, schedule_of
 from planner.targets import CUBOID, check_target
 from profiles.errors import ConfigError, FieldError
 from profiles.model import ModelSpec
@@ -24,6 +24,7 @@ def check_job(job: Job) -> None:
     except FieldError as error:
         raise ConfigError(f"layout.{error}") from None
     schedule_of(job.plan.layout)
+    check_steps(job.plan.layout, job.steps)
     check_environment(job.environment)
     check_data(job.data, job.plan.model)
 

@@ -15,6 +15,7 @@ from planner.schedules.shared import simulate_shared
 from planner.schedules.simulate import simulate
 from planner.schedules.text import parse_schedule
 from planner.schedules.times import StageTimes
+from planner.schedules.versions import weight_versions
 
 NEAR = 0.15  # of the shortest cell: hops up to this do not hold up a seamless schedule
 MAX_ACTIONS = 3_000  # longer schedules are simulated in part: they repeat
@@ -69,7 +70,9 @@ def run(
         ScheduleError: when there is no such family, or it has no schedule for these numbers.
     """
     if actions is not None:
-        return _priced(parse_schedule("\n".join(actions)).schedule, times, cores_per_rank)
+        written = parse_schedule("\n".join(actions)).schedule
+        whole = _priced(written, times, cores_per_rank)
+        return whole if written.flush else _shared_out(whole, written, overlapped)
     family = find_family(schedule)
     if not family.flush:
         return _overlapping(schedule, times, ranks, microbatches, overlapped, cores_per_rank)
@@ -136,14 +139,20 @@ def _overlapping(  # noqa: PLR0917 (private, called once)
     """Price one of `steps` steps that overlap: 1F1B over all of their microbatches, then a flush."""
     built = build(schedule, ranks=ranks, microbatches=microbatches, steps=steps)
     whole = run("1f1b", times, ranks=ranks, chunks=1, microbatches=microbatches * steps, cores_per_rank=cores)
+    return _shared_out(whole, built, steps)
+
+
+def _shared_out(whole: Pipeline, schedule: Schedule, steps: int) -> Pipeline:
+    """Return the equal share of one of `steps` steps that overlap in `schedule`."""
     seconds = whole.seconds / steps
     return replace(
         whole,
         seconds=seconds,
-        ends=(seconds,) * ranks,
+        ends=(seconds,) * schedule.ranks,
         busy=tuple(each / steps for each in whole.busy),
-        weight_versions=built.weight_versions,
-        updates=sum(action.kind == Kind.U for action in built.actions[0]) // steps,
+        weight_versions=weight_versions(schedule),
+        updates=sum(action.kind == Kind.U and action.stage == 0 for row in schedule.actions for action in row)
+        // steps,
     )
 
 

@@ -4,7 +4,8 @@ JSON, as `cuboid schedule --json` prints it: `microbatches`, and `actions` with 
 `stage`, `microbatch`, in each rank's order. `start` and `end`, when given, must be possible times.
 
 CSV: one row per rank, one cell per action (`3F0` is stage 3, forward, microbatch 0); empty cells are waits.
-Rows with communication (`3SEND_F0`, `4RECV_F0`, `3REDUCE_GRAD`) are lowered schedules.
+Rows with communication (`3SEND_F0`, `4RECV_F0`, `3REDUCE_GRAD`) are lowered schedules. Beyond torch's form,
+`3U0` is an optimizer step of stage 3, and `3F8@1` a forward with the weights that have seen one.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ import io
 import json
 import re
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -27,6 +28,7 @@ from profiles.errors import ConfigError, FieldError
 
 _CELL = re.compile(
     r"([0-9]{1,9})(SEND_F|RECV_F|SEND_B|RECV_B|REDUCE_GRAD|UNSHARD|RESHARD|REDUCE|[FBIWU])([0-9]{0,9})"
+    r"(?:(?<=[0-9])@([0-9]{1,9}))?"
 )
 _MOST = 100_000  # ranks, stages or microbatches: more is a slip, and would only fill the memory
 _SHARDING = ("UNSHARD", "RESHARD")  # torch's FSDP hooks: nothing to prove about them
@@ -97,8 +99,21 @@ def _round(value: float) -> float:
 
 
 def to_csv(schedule: Schedule) -> str:
-    """Return the schedule in torch's compute-only CSV form, one row per rank."""
-    return "".join(",".join(map(str, actions)) + "\n" for actions in schedule.actions)
+    """Return the schedule in torch's compute-only CSV form, one row per rank.
+
+    Forwards name the version of their weights where that is not simply the newest.
+    """
+    versions = schedule.forward_versions
+    if not versions:
+        return "".join(",".join(map(str, actions)) + "\n" for actions in schedule.actions)
+    return "".join(
+        ",".join(
+            f"{cell}@{versions[cell.stage][cell.microbatch]}" if cell.kind == Kind.F else str(cell)
+            for cell in row
+        )
+        + "\n"
+        for row in schedule.actions
+    )
 
 
 def lowered_to_csv(lowered: LoweredSchedule) -> str:
@@ -121,20 +136,24 @@ def parse_schedule(text: str, *, name: str = "<schedule>") -> ParsedSchedule:
 
 def _parse_csv(text: str, name: str) -> ParsedSchedule:
     rows: list[list[LoweredAction]] = []
+    versions: dict[tuple[int, int], int] = {}
     for line, row in enumerate(_csv_rows(text, name), start=1):
         actions: list[LoweredAction] = []
         for column, raw in enumerate(row, start=1):
             where = f"{name}:{line}: cell {column}"
             # A pair that torch overlaps, "(0F1;1B0)OVERLAP_F_B", runs in the order given.
             parts = raw.strip().removesuffix("OVERLAP_F_B").strip("()").split(";")
-            actions += [action for part in parts for action in _parse_cell(part.strip(), where)]
+            for action, version in (cell for part in parts for cell in _parse_cell(part.strip(), where)):
+                actions.append(action)
+                if version is not None:
+                    versions[action.stage, action.microbatch] = version
         rows.append(actions)
     while rows and not rows[-1]:
         rows.pop()
     if not rows:
         raise ConfigError(f"{name}: empty; expected one row of cells like 0F0,0B0 per rank")
     compute = [[action.action for action in row if action.kind.is_compute] for row in rows]
-    schedule = _schedule(name, compute, None)
+    schedule = _with_versions(_schedule(name, compute, None), versions)
     # torch lists REDUCE_GRAD also where it lists no messages: those then follow from the computation.
     if all(action.kind.is_compute or action.kind == Kind.REDUCE for row in rows for action in row):
         return ParsedSchedule(schedule=schedule)
@@ -155,7 +174,8 @@ def _csv_rows(text: str, name: str) -> Iterator[list[str]]:
         raise ConfigError(f"{name}:{reader.line_num}: not CSV: {error}") from None
 
 
-def _parse_cell(text: str, where: str) -> list[LoweredAction]:
+def _parse_cell(text: str, where: str) -> list[tuple[LoweredAction, int | None]]:
+    """Return the action of a cell, with the version of weights it names; nothing for a wait."""
     if not text:
         return []
     match = _CELL.fullmatch(text)
@@ -164,13 +184,16 @@ def _parse_cell(text: str, where: str) -> list[LoweredAction]:
             f"{where}: '{text[:40]}' is not an action;"
             " expected stage, kind, microbatch, as in 0F0 or 3SEND_B1"
         )
-    stage, kind, microbatch = match.groups()
+    stage, kind, microbatch, version = match.groups()
+    if version is not None and kind != "F":
+        raise ConfigError(f"{where}: '{text}': only a forward names its version; a backward uses the same")
     if kind in _SHARDING:
         return []
     if not microbatch and not kind.startswith("REDUCE"):
         raise ConfigError(f"{where}: '{text}' names no microbatch; expected for example {stage}{kind}0")
     name = "REDUCE" if kind == "REDUCE_GRAD" else kind
-    return [LoweredAction(Kind[name], int(stage), int(microbatch or -1))]
+    action = LoweredAction(Kind[name], int(stage), int(microbatch or -1))
+    return [(action, None if version is None else int(version))]
 
 
 def _parse_json(text: str, name: str) -> ParsedSchedule:
@@ -194,7 +217,12 @@ def _parse_json(text: str, name: str) -> ParsedSchedule:
         if not 0 <= cell.rank < ranks:
             raise ConfigError(f"{name}: actions[{index}].rank: {cell.rank}, of ranks 0 to {ranks - 1}")
         rows[cell.rank].append(Action(Kind[cell.action], cell.stage, cell.microbatch))
-    schedule = _with_versions(_schedule(name, rows, data), cells)
+    versions = {
+        (cell.stage, cell.microbatch): cell.version
+        for cell in cells
+        if cell.action == "F" and cell.version is not None
+    }
+    schedule = _with_versions(_schedule(name, rows, data), versions)
     return ParsedSchedule(schedule=schedule, timeline=_times(schedule, cells))
 
 
@@ -241,21 +269,19 @@ def _schedule(name: str, rows: Sequence[Sequence[Action]], data: dict[str, Any] 
     )
 
 
-def _with_versions(schedule: Schedule, cells: Sequence[_Cell]) -> Schedule:
-    """Add the weight versions that the forwards name, if they all do."""
-    if schedule.flush:
+def _with_versions(schedule: Schedule, versions: Mapping[tuple[int, int], int]) -> Schedule:
+    """Add the weight versions (stage, microbatch → version) that the forwards name, if they all do."""
+    stages, microbatches = schedule.stages, schedule.microbatches
+    # No table of all of them before they are known to be named: there may be far fewer cells than claimed.
+    if schedule.flush or len(versions) < stages * microbatches:
         return schedule
-    # No table of all of them: there may be far fewer cells than the file claims.
-    stages, microbatches = range(schedule.stages), range(schedule.microbatches)
-    versions = {
-        (cell.stage, cell.microbatch): cell.version
-        for cell in cells
-        if cell.action == "F" and cell.version is not None
-        if cell.stage in stages and cell.microbatch in microbatches
-    }
-    if len(versions) < len(stages) * len(microbatches):
-        return schedule
-    rows = tuple(tuple(versions[stage, microbatch] for microbatch in microbatches) for stage in stages)
+    try:
+        rows = tuple(
+            tuple(versions[stage, microbatch] for microbatch in range(microbatches))
+            for stage in range(stages)
+        )
+    except KeyError:
+        return schedule  # some name a stage or microbatch that there is not: the proof finds them
     return replace(schedule, forward_versions=rows)
 
 

@@ -9,10 +9,10 @@ import pytest
 
 from planner.costs import price
 from planner.layout import CUSTOM, Layout
-from planner.layout_schedule import schedule_of
+from planner.layout_schedule import check_steps, schedule_of
 from planner.plan import Plan, load_plan, save_plan
 from planner.schedules import ScheduleRefused, StageTimes, build, simulate, to_csv, to_data
-from planner.targets import CUBOID, MEGATRON, check_target
+from planner.targets import CUBOID, MEGATRON, check_target, flushes
 from profiles.errors import ConfigError, FieldError
 
 PLAN = """\
@@ -22,6 +22,7 @@ cluster: {preset: cpu-2}
 layout: {pp: 2, chunks: CHUNKS, global_batch: BATCH, schedule: SCHEDULE, precision: fp32}
 """
 GREEDY = "0F0,0F1,0F2,0B0,0B1,0B2\n1F0,1B0,1F1,1B1,1F2,1B2\n"
+UPDATED = "0F0,0F1,0B0,0B1,0U1,0F2,0F3,0B2,0B3,0U3\n1F0,1B0,1F1,1B1,1U1,1F2,1B2,1F3,1B3,1U3\n"
 THREE = "0F0,0B0\n1F0,1B0\n2F0,2B0\n"
 
 
@@ -57,7 +58,23 @@ def test_our_json_is_read_with_its_placement(tmp_path: Path) -> None:
         (GREEDY, {"batch": 4}, r"mine.csv runs 3 microbatches, the layout has 4 .* set global_batch to 3"),
         (GREEDY, {"chunks": 2}, r"2 stages, 1 on each rank, the layout has chunks = 2; set chunks to 1"),
         (THREE, {}, r"is for 3 pipeline ranks, the layout has pp = 2"),
-        ("0F0,0B0,0U0\n1F0,1B0,1U0\n", {"batch": 1}, r"updates weights within the step"),
+        (UPDATED, {"batch": 3}, r"runs 4 microbatches, which is no number of steps of 3"),
+        (
+            UPDATED.replace(",1U1", ""),
+            {"batch": 2},
+            r"rank 1, position 8, 1U3: must take the gradients of microbatches 0 to 1",
+        ),
+        (UPDATED.replace(",0U1", ""), {"batch": 1}, r"updates stage 0 1 times in 4 steps of 1 microbatches"),
+        (
+            UPDATED.replace("1U1,1F2,1B2", "1F2,1B2,1U1"),
+            {"batch": 2},
+            r"rank 1, position 6, 1U1: must take the gradients of microbatches 0 to 1",
+        ),
+        (
+            UPDATED.replace(",1U3", ""),
+            {"batch": 2},
+            r"rank 1: no update \(U\) of stage 1 follows microbatch 3",
+        ),
         ("0F0,zigzag\n", {}, r"mine.csv:1: cell 2: 'zigzag' is not an action"),
     ],
 )
@@ -95,6 +112,35 @@ def test_a_family_written_out_costs_what_the_family_costs(tmp_path: Path, name: 
     named = Layout(pp=2, global_batch=6, schedule=name, precision="fp32")
     ours, theirs = (price(plan.model, plan.cluster, layout) for layout in (plan.layout, named))
     assert ours == theirs
+
+
+@pytest.mark.parametrize("name", ["pipedream", "pipedream-2bw"])
+def test_steps_that_overlap_cost_what_the_family_costs(tmp_path: Path, name: str) -> None:
+    written = build(name, ranks=2, microbatches=3, steps=4)
+    plan = load(tmp_path, to_csv(written), batch=3)
+    assert plan.layout.flush_every == 4
+    read = schedule_of(plan.layout)
+    assert (read.actions, read.forward_versions) == (written.actions, written.forward_versions)
+    save_plan(tmp_path / "again.yaml", plan)
+    assert load_plan(tmp_path / "again.yaml") == plan
+    named = Layout(pp=2, global_batch=3, schedule=name, precision="fp32", flush_every=4)
+    ours, theirs = (price(plan.model, plan.cluster, layout) for layout in (plan.layout, named))
+    assert ours.step_seconds == pytest.approx(theirs.step_seconds, rel=1e-12)
+    assert ours.memory == theirs.memory
+    assert not flushes(plan.layout)
+    untied = plan.model.model_copy(update={"tied_embeddings": False})
+    check_target(plan.layout, untied, CUBOID)
+    with pytest.raises(FieldError, match="would not stay one"):
+        check_target(plan.layout, untied.model_copy(update={"tied_embeddings": True}), CUBOID)
+
+
+def test_a_run_ends_with_a_flush(tmp_path: Path) -> None:
+    layout = load(tmp_path, UPDATED, batch=2).layout
+    assert layout.flush_every == 2
+    check_steps(layout, 4)
+    with pytest.raises(ConfigError, match=r"steps: 5 is not a multiple of 2, .* use 4 or 6"):
+        check_steps(layout, 5)
+    check_steps(load(tmp_path, GREEDY).layout, 5)
 
 
 def test_a_worse_order_costs_more(tmp_path: Path) -> None:

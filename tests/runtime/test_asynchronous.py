@@ -11,7 +11,9 @@ import torch
 
 from planner.job import Job, OptimizerSpec
 from planner.layout import Layout
+from planner.layout_schedule import with_schedule
 from planner.plan import Plan
+from planner.schedules import build, parse_schedule, to_csv
 from profiles.cluster import ClusterSpec, DeviceSpec, LinkSpec
 from profiles.model import ModelSpec
 from runtime.asynchronous import AsynchronousTrainer
@@ -148,6 +150,22 @@ def test_training_is_delayed_sgd_from_flush_to_flush(run_ranks, name, pp, dp, mi
         for parameter, value in own.items():
             expected = weights[layout.coordinates(rank).pp][parameter]
             torch.testing.assert_close(torch.from_numpy(value), expected, rtol=0, atol=1e-12)
+
+
+@pytest.mark.parametrize("name", ["pipedream", "pipedream-2bw"])
+def test_a_written_schedule_trains_as_the_family_it_spells_out(run_ranks, name):
+    """Read back from its text, weight versions included: the same losses and weights, bit for bit."""
+    layout = Layout(pp=2, global_batch=3, schedule=name, precision="fp64", flush_every=2)
+    read = parse_schedule(to_csv(build(name, ranks=2, microbatches=3, steps=2))).schedule
+    written = with_schedule(layout, read, name="mine.csv")
+    assert written.schedule == "custom"
+
+    def both():
+        return trained(layout, 4, SGD), trained(written, 4, SGD)
+
+    for (numbers, flushes, weights), (same_numbers, same_flushes, same_weights) in run_ranks(2, both):
+        assert (numbers, flushes) == (same_numbers, same_flushes)
+        assert all((value == same_weights[parameter]).all() for parameter, value in weights.items())
 
 
 @pytest.mark.parametrize(
