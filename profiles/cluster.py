@@ -56,6 +56,7 @@ class LinkSpec(Record):
     latency_seconds: NonNegativeFloat
     shared_by: PositiveFloat = 1.0
     source: str = "assumed"
+    latency_source: str = "assumed"
 
     @property
     def device_bytes_per_second(self) -> float:

@@ -26,6 +26,8 @@ def format_seconds(seconds: float) -> str:
     """Seconds in the unit that suits them: `830 µs`, `12.5 ms`, `3.20 s`, `1 h 12 min`, `3 d 4 h`."""
     if seconds < 0:
         return f"-{format_seconds(-seconds)}"
+    if seconds == 0:
+        return "0 s"
     if seconds < 120:
         scale, unit = (1e6, "µs") if seconds < 1e-3 else (1e3, "ms") if seconds < 1 else (1, "s")
         return f"{_three(seconds * scale)} {unit}"

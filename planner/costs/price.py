@@ -12,7 +12,7 @@ import numpy as np
 
 from planner.costs import memory, pipeline
 from planner.costs.compute import optimizer_seconds
-from planner.costs.flops import Number, block_flops, model_flops
+from planner.costs.flops import Number, block_attention_flops, block_matmul_flops, model_flops
 from planner.costs.interval import interval
 from planner.costs.pipeline import Pipeline
 from planner.costs.rates import (
@@ -120,7 +120,7 @@ def assess(
     time, traffic = _time(cluster, layout, software, table, stages=stages, line=line, parameters=parameters)
     step = sum(time.model_dump().values())
     flops = model_flops(model, layout.global_batch) / layout.world_size
-    again = _recomputed_flops(model, layout, stages.layers) / layout.world_size
+    again = recomputed_flops(model, layout, stages.layers, software) / layout.world_size
     peak = peak_flops(cluster.device, layout.precision)
     usage = memory_usage(
         model,
@@ -362,6 +362,21 @@ def straggling(cluster: ClusterSpec, world_size: Number) -> Number:
     return STRAGGLER_SHARE * np.log2(np.maximum(1.0, world_size / cluster.devices_per_node))
 
 
-def _recomputed_flops(model: ModelSpec, layout: Layout, layers: tuple[int, ...]) -> float:
-    full = sum(count for stage, count in enumerate(layers) if layout.recompute_of(stage) == "full")
-    return float(full * block_flops(model, layout.global_batch))
+def recomputed_flops(
+    model: ModelSpec, layout: Layout, layers: tuple[int, ...], software: Software = MODERN
+) -> float:
+    """Return the FLOPs of one step that recomputation repeats, on all devices.
+
+    Full recomputation repeats a block's forward; selective repeats the attention core (Korthikanti et al.
+    2022, §5), or the share of the products that the code does not keep.
+    """
+    kept = software.selective_keeps_matmuls
+    matmul, attention = block_matmul_flops(model), block_attention_flops(model)
+    each = {
+        "none": 0.0,
+        "selective": attention if kept is None else (1 - kept) * matmul,
+        "full": matmul + attention,
+    }
+    return layout.global_batch * float(
+        sum(count * each[layout.recompute_of(stage)] for stage, count in enumerate(layers))
+    )

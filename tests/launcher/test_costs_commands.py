@@ -55,7 +55,7 @@ def test_explain_shows_one_field(plan: str, capsys: pytest.CaptureFixture[str]) 
     assert "time.tp_comm" in text
     assert "nvlink3" in text
     code, text = run(capsys, "explain", plan, "--json")
-    assert len(json.loads(text)["fields"]) == 18
+    assert len(json.loads(text)["fields"]) == 24
 
 
 def test_explain_refuses_an_unknown_field(plan: str, capsys: pytest.CaptureFixture[str]) -> None:

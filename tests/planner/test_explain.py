@@ -1,11 +1,14 @@
 """Formulas with numbers: every field, its value, its sources."""
 
+import re
+
 import pytest
 
-from planner.costs import assess
+from planner.costs import MODERN, Assessment, Software, assess
+from planner.costs.software import DEEPSPEED, MATERIALISED, SHARDED
 from planner.explain import explain
 from planner.layout import Layout
-from planner.plan import Plan
+from planner.plan import Estimate, Memory, Plan, RankMemory, TimeBreakdown
 from profiles.errors import ConfigError
 from profiles.presets import cluster_preset, model_preset
 
@@ -17,6 +20,25 @@ def plan() -> Plan:
         cluster=cluster_preset("selene").with_nodes(2),
         layout=Layout(tp=4, pp=2, dp=2, microbatch=1, global_batch=16, zero=1, recompute="selective"),
     )
+
+
+UNITS = {
+    "": 1, "s": 1, "ms": 1e-3, "µs": 1e-6, "k": 1e3, "M": 1e6, "G": 1e9, "T": 1e12, "P": 1e15,
+    "B": 1, "KiB": 2**10, "MiB": 2**20, "GiB": 2**30, "TiB": 2**40,
+    "GB/s": 1e9, "TB/s": 1e12, "FLOP": 1, "GFLOP": 1e9, "TFLOP": 1e12, "PFLOP": 1e15, "EFLOP": 1e18,
+    "GFLOP/s": 1e9, "TFLOP/s": 1e12,
+}  # fmt: skip
+
+
+def evaluate(numbers: str) -> float:
+    """Work out what is printed: numbers with their units, + − · / and brackets; words are passed over."""
+    numbers = re.sub(r"\([a-z ]*\)|[A-Za-z\'-]*[a-z]-?\d+|\b(pipeline )?rank \d+", " ", numbers)
+    text = ""
+    for number, unit, sign in re.findall(
+        r"(\d+(?:\.\d+)?(?:e[+-]?\d+)?)(?: ?([a-zA-Zµ/]+)\b)?|([-+−·/()])", numbers
+    ):
+        text += f"({float(number) * UNITS.get(unit, 1)})" if number else {"−": "-", "·": "*"}.get(sign, sign)
+    return float(eval(text))
 
 
 def test_every_number_of_the_estimate_is_explained_with_its_value(plan: Plan) -> None:
@@ -60,3 +82,52 @@ def test_constants_carry_their_sources(plan: Plan) -> None:
 def test_an_unknown_field_is_refused_with_the_known_ones(plan: Plan) -> None:
     with pytest.raises(ConfigError, match=r"no field 'speed'.*time\.bubble"):
         explain(plan, assess(plan.model, plan.cluster, plan.layout), "speed")
+
+
+LAYOUTS = [
+    {"tp": 4, "pp": 2, "dp": 2, "zero": 1, "recompute": "selective"},
+    {"tp": 2, "pp": 4, "dp": 2, "recompute": "full", "schedule": "interleaved-1f1b", "chunks": 2},
+    {"dp": 4, "zero": 3},
+    {"tp": 8, "pp": 2, "sequence_parallel": True, "overlap": {"pp": False, "dp": False}, "schedule": "zb-h1"},
+    {"pp": 4, "dp": 2, "zero": 2, "recompute": ("full", "full", "none", "selective"), "precision": "fp32"},
+]
+SUMMED = {"memory.per_stage", "fits"}
+
+
+@pytest.mark.parametrize("software", [MODERN, MATERIALISED, SHARDED, DEEPSPEED], ids=lambda s: s.name)
+@pytest.mark.parametrize("options", LAYOUTS)
+def test_what_is_printed_works_out_to_the_value(
+    plan: Plan, options: dict[str, object], software: Software
+) -> None:
+    layout = Layout.model_validate({"global_batch": 32, "microbatch": 2, **options})
+    changed = plan.model_copy(update={"layout": layout})
+    assessment = assess(changed.model, changed.cluster, layout, software=software)
+    for entry in explain(changed, assessment):
+        if entry.field not in SUMMED:
+            printed = re.split(r", (?:slowest )?pipeline rank|, at least|; ", entry.numbers)[0]
+            got = max(0.0, evaluate(printed))
+            assert got == pytest.approx(entry.value, rel=0.02, abs=2e-3 * scale(entry.field, assessment)), (
+                entry
+            )
+
+
+def scale(field: str, assessment: Assessment) -> float:
+    """What rounding to three digits may leave of a difference between numbers of this size."""
+    return assessment.estimate.step_seconds if field.startswith("time") else 1.0
+
+
+def test_every_field_of_the_estimate_has_a_formula_and_a_source(plan: Plan) -> None:
+    entries = {entry.field: entry for entry in explain(plan, assess(plan.model, plan.cluster, plan.layout))}
+    told = {"time", "memory", "provenance", "notes"}
+    fields = {name for name in Estimate.model_fields if name not in told}
+    fields |= {f"time.{name}" for name in TimeBreakdown.model_fields}
+    fields |= {f"memory.{name}" for name in (*Memory.model_fields, *RankMemory.model_fields)}
+    assert fields - {"memory.rank", "memory.total"} == set(entries)
+    assert all(entry.formula and entry.numbers and entry.sources for entry in entries.values())
+
+
+def test_a_group_stands_for_its_fields(plan: Plan) -> None:
+    assessment = assess(plan.model, plan.cluster, plan.layout)
+    assert [entry.field for entry in explain(plan, assessment, "time")] == [
+        f"time.{name}" for name in TimeBreakdown.model_fields
+    ]

@@ -25,7 +25,7 @@ def test_counts(count: float, unit: str, text: str) -> None:
 @pytest.mark.parametrize(
     ("seconds", "text"),
     [
-        (0, "0.00 µs"),
+        (0, "0 s"),
         (8.3e-4, "830 µs"),
         (0.0125, "12.5 ms"),
         (3.2, "3.20 s"),

@@ -149,3 +149,18 @@ def test_weight_versions_and_updates_of_asynchronous_schedules_are_priced(
         ):
             assert ours.weights == pytest.approx(copies * theirs.weights)
             assert ours.optimizer == theirs.optimizer
+
+
+def test_hardware_flops_are_those_of_the_papers() -> None:
+    # Korthikanti et al. 2022: a model's step is 72·BsLh²(1 + s/6h + V/12Lh); selective recomputation repeats
+    # the attention core, 4·Bs²h a layer; Narayanan et al. 2021, §5.1: full recomputation a whole forward.
+    model, cluster = model_preset("gpt3-22b"), cluster_preset("selene").with_nodes(1)
+    s, h, layers, vocab = model.seq_len, model.hidden, model.layers, model.vocab
+    step = 72 * s * layers * h * h * (1 + s / (6 * h) + vocab / (12 * layers * h))
+    repeated = {"none": 0.0, "selective": 4 * s * s * h * layers, "full": 24 * s * layers * h * (h + s / 6)}
+    for recompute, again in repeated.items():
+        layout = Layout(tp=8, global_batch=4, recompute=recompute, sequence_parallel=True)  # type: ignore[arg-type]
+        estimate = price(model, cluster, layout)
+        assert estimate.hfu is not None
+        assert estimate.mfu is not None
+        assert estimate.hfu / estimate.mfu == pytest.approx(1 + again / step, rel=1e-9)
