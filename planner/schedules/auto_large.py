@@ -67,7 +67,13 @@ def best_of_large(problem: Problem, bound: float) -> Timeline:
         reached = [entry for entry in found if entry.score[0] <= bound]
         if reached:
             return _whole(min(reached, key=_by_memory), problem)
-    best = min(found, key=lambda entry: entry.score)  # naive holds one microbatch, which every limit allows
+    if not found:  # of one chunk a rank, naive keeps every limit; of more, perhaps no family does
+        generated = _entry(
+            Generated(loop_placement(problem.ranks, problem.chunks or 1), Policy()), short, full
+        )
+        assert generated is not None  # a generated schedule keeps any limit from one microbatch up
+        found = [generated]
+    best = min(found, key=lambda entry: entry.score)
     if best.score[0] > _CLOSE * bound:
         pattern = _patterned(short, full, best.score[0])
         best = min(best, pattern or best, key=lambda entry: entry.score)

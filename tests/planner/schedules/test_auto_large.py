@@ -130,6 +130,22 @@ def test_uneven_work_reaches_the_bound_where_memory_allows(limit: float | None) 
     )
 
 
+@pytest.mark.parametrize("limit", [1.0, 1.5])
+def test_with_less_memory_than_any_family_needs_there_is_a_schedule(limit: float) -> None:
+    # Of two stages a rank, no family holds as little as one microbatch.
+    problem = Problem(
+        ranks=4,
+        microbatches=40,
+        chunks=2,
+        memory_limit=limit,
+        times_of=lambda placement: StageTimes.uniform(stages=len(placement), chunks=2),
+    )
+    assert not families(problem)
+    found = best_of_large(problem, problem.bound()).schedule
+    check(found)
+    assert max(peak_activations(found)) <= limit
+
+
 @pytest.mark.parametrize("limit", [5.0, 6.0, 7.5])
 def test_uneven_work_within_memory_is_shorter_than_any_family(limit: float) -> None:
     # Below p microbatches only V-half and V-min fit, whose ranks wait for each other when F, I and W differ.
