@@ -162,20 +162,25 @@ class Space:
 
     def _code(self, rows: Column) -> Column:
         """Number of the table in `_tables` that a skeleton's variants come from."""
-        return self.skeletons.pp[rows] * 2 + (self.skeletons.dp[rows] > 1)
+        s = self.skeletons
+        pp = s.pp[rows]
+        chunked = (pp > 1) & (s.microbatches[rows] % pp == 0) if self.target.whole_rounds else True
+        return np.asarray((pp * 2 + (s.dp[rows] > 1)) * 2 + chunked)
 
     @cached_property
     def _tables(self) -> dict[int, list[tuple[int, int, int]]]:
-        """(schedule, chunks, zero) by 2 · pp + (dp > 1)."""
+        """(schedule, chunks, zero) by 4 · pp + 2 · (dp > 1) + (several chunks may take turns)."""
         alone = tuple(z for z in self.zeros if z in {0, self.pins.get("zero")})
         return {
-            2 * pp + data: [
-                (*schedule, zero)
-                for schedule in self._schedules(pp)
+            4 * pp + 2 * data + chunked: [
+                (number, chunks, zero)
+                for number, chunks in self._schedules(pp)
+                if chunked or chunks == 1
                 for zero in (self.zeros if data else alone)
             ]
             for pp in sorted(set(self.skeletons.pp.tolist()))
             for data in (0, 1)
+            for chunked in (0, 1)
         }
 
     @cached_property

@@ -33,9 +33,9 @@ class Target:
     """The layouts that one framework can execute.
 
     `schedules` is None where every family of `planner.schedules` runs. With `whole_rounds`, interleaved
-    schedules need as many microbatches as a multiple of pp; with `whole_stages`, every stage holds equally
-    many layers. `asynchronous` says whether schedules without a flush run; `exact_models` whether only models
-    whose shape says everything do (see `ModelSpec.approximations`).
+    schedules need several ranks and as many microbatches as a multiple of pp; with `whole_stages`, every
+    stage holds equally many layers. `asynchronous` says whether schedules without a flush run; `exact_models`
+    whether only models whose shape says everything do (see `ModelSpec.approximations`).
     """
 
     name: str
@@ -198,6 +198,8 @@ def _check_stages(layout: Layout, model: ModelSpec, target: Target) -> None:
             ("layers_per_stage",),
             f"{who} needs equal stages: {layout.stages} stages for {model.layers} layers",
         )
+    if target.whole_rounds and layout.chunks > 1 and layout.pp == 1:
+        raise FieldError(("chunks",), f"{who} interleaves only over several pipeline ranks; use chunks = 1")
     if target.whole_rounds and layout.chunks > 1 and layout.microbatches % layout.pp:
         raise FieldError(
             ("chunks",),

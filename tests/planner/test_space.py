@@ -1,5 +1,6 @@
 """The space of layouts, against counting it out."""
 
+from dataclasses import replace
 from itertools import product
 
 import numpy as np
@@ -12,8 +13,9 @@ from planner.pins import Pins
 from planner.schedules.families import FAMILIES
 from planner.skeletons import divisors
 from planner.space import build_space
-from planner.targets import ANY, CUBOID
+from planner.targets import ANY, CUBOID, MEGATRON, Target, check_target
 from profiles.cluster import ClusterSpec
+from profiles.errors import FieldError
 from profiles.model import ModelSpec
 from profiles.presets import cluster_preset, model_preset
 
@@ -60,6 +62,30 @@ def test_count_is_the_number_of_different_layouts(small_model: ModelSpec, two_no
         ]
     )
     assert len(np.unique(rows, axis=1).T) == space.count()
+
+
+def test_a_target_gets_all_that_it_runs_and_nothing_else(
+    small_model: ModelSpec, two_nodes: ClusterSpec
+) -> None:
+    def layouts(target: Target) -> set[Layout]:
+        space = build_space(small_model, two_nodes, devices=6, global_batch=12, target=target, pins=Pins())
+        choices = space.choices(np.arange(len(space.skeletons)))
+        variants = space.variants(choices)
+        assert len(variants) == space.count()
+        return {space.layout(choices, variants, row) for row in range(len(variants))}
+
+    def runs(layout: Layout) -> bool:
+        try:
+            check_target(layout, small_model, MEGATRON)
+        except FieldError:
+            return False
+        return True
+
+    free = replace(MEGATRON, whole_rounds=False)
+    found, more = layouts(MEGATRON), layouts(free)
+    assert found == {layout for layout in more if runs(layout)}
+    assert len(found) < len(more)
+    assert any(layout.chunks > 1 for layout in found)
 
 
 def test_tensor_ranks_share_only_sequences_that_divide(
