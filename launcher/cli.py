@@ -17,11 +17,12 @@ from typing import Annotated
 
 import typer
 
+from launcher.closed_pipe import discard_output, is_closed_pipe
 from profiles.errors import CuboidError
 
 EPILOG = (
     "Exit codes: 0 ok · 1 the run failed · 2 usage or configuration · 3 infeasible plan or failed pre-flight"
-    " · 4 missing dependency or permission · 130 interrupted."
+    " · 4 missing dependency or permission · 130 interrupted · 141 nobody reads the output any more."
 )
 
 
@@ -113,6 +114,18 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command line and return its exit code; `sys.argv` when `arguments` is None."""
     words = list(sys.argv[1:] if arguments is None else arguments)
     try:
+        code = _run(words)
+        sys.stdout.flush()  # here a reader that is gone can still be dealt with
+    except (BrokenPipeError, SystemExit) as error:
+        if not is_closed_pipe(error):
+            raise
+        return discard_output()
+    return code
+
+
+def _run(words: Sequence[str]) -> int:
+    """Run one command line; what the user did wrong becomes one message and an exit code."""
+    try:
         # With standalone_mode off, the application returns the code of `typer.Exit` and raises the rest.
         code = build_app(words)(words, standalone_mode=False)
     except CuboidError as error:
@@ -122,8 +135,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         sys.stderr.write("cuboid: interrupted\n")
         return 130
     except BrokenPipeError:
-        sys.stderr.close()
-        return 0
+        raise
     except Exception as error:
         return _usage_error(error)
     return code if isinstance(code, int) else 0
