@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from pydantic import (
+    AfterValidator,
     BeforeValidator,
     Field,
     NonNegativeFloat,
@@ -19,7 +20,7 @@ from pydantic import (
 
 from planner.plan import Plan, load_plan, plan_from_data
 from profiles.documents import Record, read_document, validate
-from profiles.errors import FieldError
+from profiles.errors import ConfigError, FieldError
 from profiles.site import SlurmOptions
 
 FINAL_LEARNING_RATE = 3e-5
@@ -27,6 +28,18 @@ LONGEST_WAIT_SECONDS = 366 * 86400.0
 
 
 Timeout = Annotated[float, Field(gt=0, le=LONGEST_WAIT_SECONDS)]
+
+
+def _among_steps(value: int | None, info: ValidationInfo) -> int | None:
+    steps = info.data.get("steps")
+    if value is not None and steps is not None and value > steps:
+        raise ValueError(f"must be at most steps = {steps}: no later step is run")
+    return value
+
+
+TracedStep = Annotated[
+    PositiveInt | None, AfterValidator(_among_steps)
+]  # of a record that has `steps` before
 
 
 class DataSpec(Record):
@@ -96,7 +109,7 @@ class Job(Record):
     seed: NonNegativeInt = 1234
     checkpoint: CheckpointSpec = Field(default_factory=CheckpointSpec)
     timeout_seconds: Timeout = 600.0  # a rank that waits longer than this ends the job
-    trace_step: PositiveInt | None = None  # the step whose timeline is kept
+    trace_step: TracedStep = None  # the step whose timeline is kept
     environment: dict[str, str] = Field(default_factory=dict)
     slurm: SlurmOptions = Field(default_factory=SlurmOptions)  # wins over site.yaml
 
@@ -118,7 +131,7 @@ class _JobFile(Record):
     seed: NonNegativeInt = 1234
     checkpoint: CheckpointSpec = Field(default_factory=CheckpointSpec)
     timeout_seconds: Timeout = 600.0
-    trace_step: PositiveInt | None = None
+    trace_step: TracedStep = None
     environment: dict[str, str] = Field(default_factory=dict)
     slurm: SlurmOptions = Field(default_factory=SlurmOptions)  # wins over site.yaml
 
@@ -148,3 +161,15 @@ def load_job(path: Path) -> Job:
         return Job(**fields, plan=plan)
 
     return document.check(build)
+
+
+def locate_in_plan(path: Path, error: FieldError) -> ConfigError:
+    """Return `error`, at a field of a plan, with its place in the file that a job or plan was read from.
+
+    That is the plan's own file where the job names one.
+    """
+    document = read_document(path)
+    plan = document.data.get("plan") if isinstance(document.data, dict) else None
+    if isinstance(plan, str):
+        return read_document(document.folder / plan).locate(error.path, error.message)
+    return document.locate(error.path if plan is None else ("plan", *error.path), error.message)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from launcher.console import print_json, stderr_console, stdout_console
+from launcher.console import counted, print_json, stderr_console, stdout_console
 from launcher.failure import failure
 from launcher.follow import StepPrinter
 from launcher.local import local_worker, run_local, torchrun_command
@@ -73,7 +73,7 @@ def launch(
     job, run = _resolve(source, name=name, runs=runs, steps=steps, data=data, resume=resume)
     if schedule is not None:
         job = _with_schedule(job, run, schedule, costs=source.parent / "costs.yaml")
-    check_job(job)
+    check_job(job, source=run.job_path if run else source)
     if run and not dry_run:
         refuse_busy(run)
     if on is Where.SLURM:
@@ -124,10 +124,11 @@ def train(run: RunDirectory, *, resume: bool, console: Console, options: SlurmOp
 
     job = run.job()
     layout, options = job.plan.layout, options or _local_options(job, SlurmOptions())
+    count = counted(layout.microbatches, "microbatch", "microbatches")
     console.print(
         f"[bold]{escape(str(run.path))}[/]  tp {layout.tp} × pp {layout.pp} × dp {layout.dp},"
-        f" {layout.schedule}, {layout.microbatches} microbatches of {layout.microbatch};"
-        f" starting {layout.world_size} ranks …"
+        f" {layout.schedule}, {count} of {layout.microbatch};"
+        f" starting {counted(layout.world_size, 'rank')} …"
     )
     printer = StepPrinter(steps=job.steps, write=lambda line: console.print(line, markup=False))
 
@@ -187,6 +188,10 @@ def _resolve(
     if resume:
         raise ConfigError(f"{source}: --resume takes a run directory, such as runs/{source.stem}")
     job = load_job(source)
+    if steps and job.trace_step and job.trace_step > steps:
+        raise ConfigError(
+            f"--steps {steps}: {source} asks for the timeline of step {job.trace_step} (trace_step)"
+        )
     stem = job.name if job.name != "run" else source.stem
     path = data or job.data.path
     changes = {
@@ -208,9 +213,9 @@ def _show(job: Job, run: RunDirectory | None, options: SlurmOptions, *, runs: Pa
         print_json(facts | {"layout": layout.model_dump(mode="json"), "ranks": ranks})
         return
     out = stdout_console()
-    what = f"{job.steps} step{'s' if job.steps > 1 else ''} of {job.plan.model.name}"
-    out.print(f"Would run {what} on {layout.world_size} ranks in {where}", markup=False)
-    again = f"up to {retries} retries" if options.requeue else "no restart"
+    what = f"{counted(job.steps, 'step')} of {job.plan.model.name} on {counted(layout.world_size, 'rank')}"
+    out.print(f"Would run {what} in {where}", markup=False)
+    again = f"up to {counted(retries, 'retry', 'retries')}" if options.requeue else "no restart"
     out.print(f"After a failure: {again}", markup=False)
     out.print("rank  tp dp pp")
     for rank, place in enumerate(places):

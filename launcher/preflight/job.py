@@ -5,15 +5,15 @@ from __future__ import annotations
 from pathlib import Path
 
 from launcher.slurm.environment import check_environment
-from planner.job import DataSpec, Job
+from planner.job import DataSpec, Job, locate_in_plan
 from planner.layout_schedule import check_steps, schedule_of
 from planner.targets import CUBOID, check_target
 from profiles.errors import ConfigError, FieldError
 from profiles.model import ModelSpec
 
 
-def check_job(job: Job) -> None:
-    """Refuse a job that no machine could run.
+def check_job(job: Job, *, source: Path | None = None) -> None:
+    """Refuse a job that no machine could run; `source` is the file it was read from.
 
     Raises:
         ConfigError: when the runtime cannot run the layout, its schedule cannot be built, a variable cannot
@@ -22,7 +22,8 @@ def check_job(job: Job) -> None:
     try:
         check_target(job.plan.layout, job.plan.model, CUBOID)
     except FieldError as error:
-        raise ConfigError(f"layout.{error}") from None
+        error = FieldError(("layout", *error.path), error.message)
+        raise (locate_in_plan(source, error) if source else error) from None
     schedule_of(job.plan.layout)
     check_steps(job.plan.layout, job.steps)
     check_environment(job.environment)

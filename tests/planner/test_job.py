@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from planner.job import OptimizerSpec, load_job
-from profiles.errors import ConfigError
+from planner.job import Job, OptimizerSpec, load_job, locate_in_plan
+from profiles.errors import ConfigError, FieldError
 
 PLAN = """\
 kind: plan
@@ -63,6 +63,11 @@ def test_a_bare_plan_is_a_job_with_every_default(tmp_path: Path) -> None:
         ),
         ("kind: job\nplan: plan.yaml\ntrace_step: 0\n", "trace_step: must be greater than 0"),
         (
+            "kind: job\nplan: plan.yaml\nsteps: 3\ntrace_step: 4\n",
+            "job.yaml:4:1: trace_step: must be at most steps = 3: no later step is run, not 4",
+        ),
+        ("kind: job\nplan: plan.yaml\ntrace_step: 101\n", "trace_step: must be at most steps = 100"),
+        (
             "kind: job\nplan: plan.yaml\noptimizer: {final_learning_rate: 0.1}\n",
             "optimizer.final_learning_rate: must be at most learning_rate = 0.0003",
         ),
@@ -92,3 +97,29 @@ def test_data_lies_beside_the_job_that_names_it(tmp_path: Path) -> None:
     assert load_job(job).data.path == str(tmp_path / "texts" / "mine")
     job.write_text("kind: job\nplan: plan.yaml\ndata: {path: /texts/mine}\n")
     assert load_job(job).data.path == "/texts/mine"
+
+
+def test_the_last_step_may_be_traced_and_a_job_made_in_memory_obeys_too(tmp_path: Path) -> None:
+    (tmp_path / "plan.yaml").write_text(PLAN)
+    (tmp_path / "job.yaml").write_text("kind: job\nplan: plan.yaml\nsteps: 3\ntrace_step: 3\n")
+    job = load_job(tmp_path / "job.yaml")
+    assert job.trace_step == 3
+    with pytest.raises(ValueError, match="at most steps = 3"):
+        Job(plan=job.plan, steps=3, trace_step=4)
+
+
+@pytest.mark.parametrize(
+    ("text", "place"),
+    [
+        (PLAN, "job.yaml:7:41: layout.precision: no"),
+        ("kind: job\nplan: plan.yaml\n", "plan.yaml:7:41: layout.precision: no"),
+        (f"kind: job\nplan:\n{indent(PLAN)}", "job.yaml:9:43: plan.layout.precision: no"),
+    ],
+)
+def test_a_field_of_the_plan_is_found_in_the_file_that_holds_it(
+    tmp_path: Path, text: str, place: str
+) -> None:
+    (tmp_path / "plan.yaml").write_text(PLAN)
+    (tmp_path / "job.yaml").write_text(text)
+    error = locate_in_plan(tmp_path / "job.yaml", FieldError(("layout", "precision"), "no"))
+    assert str(error).endswith(f"/{place}")

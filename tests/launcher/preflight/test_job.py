@@ -43,3 +43,10 @@ def test_a_vocabulary_that_does_not_hold_every_byte_is_refused() -> None:
     model = small.plan.model.model_copy(update={"vocab": 255})
     with pytest.raises(ConfigError, match="vocab: 255 is too small for text read as bytes; use 256"):
         check_job(small.model_copy(update={"plan": small.plan.model_copy(update={"model": model})}))
+
+
+def test_a_layout_that_the_runtime_cannot_run_is_refused_with_its_place(tmp_path: Path) -> None:
+    source = tmp_path / "plan.yaml"
+    source.write_text("kind: plan\nlayout:\n  zero: 1\n")
+    with pytest.raises(ConfigError, match=r"plan\.yaml:3:3: layout\.zero: .* runs ZeRO 0, not 1"):
+        check_job(job(zero=1), source=source)
