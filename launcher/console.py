@@ -47,4 +47,7 @@ def table(title: str | None = None) -> Table:
     from rich import box  # noqa: PLC0415 (start-up time)
     from rich.table import Table  # noqa: PLC0415
 
-    return Table(title=title, box=box.SIMPLE_HEAD, title_justify="left", title_style="bold", pad_edge=False)
+    from launcher.table_title import TableTitle  # noqa: PLC0415
+
+    heading = None if title is None else TableTitle(title, style="bold")
+    return Table(title=heading, box=box.SIMPLE_HEAD, pad_edge=False)

@@ -8,6 +8,7 @@ import jinja2
 
 from launcher.charts import bar_chart, line_chart
 from launcher.compare import compare
+from launcher.console import counted
 from launcher.drawing.step_svg import step_svg
 from launcher.run_directory import RunDirectory
 from launcher.run_timelines import step_timelines
@@ -34,6 +35,7 @@ def render_report(plan: Plan, predicted: Estimate, run: RunDirectory | None) -> 
     measured = run.record() if run else None
     metrics = run.trajectory() if run else []
     layout = plan.layout
+    count = counted(layout.microbatches, "microbatch", "microbatches")
     estimates = [("predicted", predicted), *([("measured", measured)] if measured else [])]
     return (
         environment()
@@ -42,7 +44,7 @@ def render_report(plan: Plan, predicted: Estimate, run: RunDirectory | None) -> 
             title=run.name if run else plan.model.name,
             lead=(
                 f"{plan.model.name} on {layout.world_size} × {plan.cluster.device.name}: tp {layout.tp} ×"
-                f" pp {layout.pp} × dp {layout.dp}, {layout.schedule}, {layout.microbatches} microbatches of"
+                f" pp {layout.pp} × dp {layout.dp}, {layout.schedule}, {count} of"
                 f" {layout.microbatch}, global batch {layout.global_batch}, {layout.precision}"
             ),
             rows=compare(predicted, measured),

@@ -43,8 +43,8 @@ def render_plans(
                 f"{short(best)}: {format_seconds(best.estimate.step_seconds)} a step,"
                 f" {format_count(best.estimate.tokens_per_second)} tokens/s. {why}"
             ),
-            columns=[column.name for column in COLUMNS],
-            rows=[list(cells(ranked, cluster, query.devices).values()) for ranked in result.plans],
+            columns=COLUMNS,
+            rows=[cells(ranked, cluster, query.devices) for ranked in result.plans],
             times=bar_chart(
                 "Seconds of one step by part",
                 [(f"plan {r.rank}", r.estimate.time.model_dump()) for r in result.plans],

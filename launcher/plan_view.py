@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
@@ -12,6 +12,7 @@ from profiles.units import format_bytes, format_count, format_seconds
 
 if TYPE_CHECKING:
     from rich.console import Console
+    from rich.table import Table
 
     from planner.bill import Bill
     from planner.outlook import Shift
@@ -22,26 +23,30 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, kw_only=True)
 class Column:
-    """A column of the ranked table; one whose every value is `plain` is left out."""
+    """A column of the ranked table; one whose every value is `plain` is left out.
+
+    On a narrow console the values of those `below` stand under the schedule.
+    """
 
     name: str
     plain: str | None = None
     number: bool = False
-    wraps: bool = False
+    below: bool = False
 
 
 TIGHT = " !"
+CHOSEN = "▶ "
 
 COLUMNS = (
-    Column(name=""),
+    Column(name="", plain=""),
     Column(name="tp·pp·dp"),
     Column(name="micro"),
     Column(name="schedule"),
-    Column(name="options", plain="–", wraps=True),
+    Column(name="options", plain="–", below=True),
     Column(name="step", number=True),
     Column(name="MFU", number=True),
     Column(name="memory", number=True),
-    Column(name="limited by", wraps=True),
+    Column(name="limited by", plain="", below=True),
 )
 
 
@@ -57,20 +62,11 @@ def show(
     from planner.verdict import compare, memory_warning  # noqa: PLC0415 (start-up time)
 
     console = console or stdout_console()
-    rows = table(
+    title = (
         f"{model.name} ({format_count(model.parameters)} parameters) on {devices} × {cluster.device.name},"
         f" global batch {result.best.layout.global_batch}"
     )
-    written = [cells(ranked, cluster, devices) for ranked in result.plans]
-    for column in COLUMNS:
-        values = {row[column.name] for row in written}
-        if column.plain is None or values != {column.plain}:
-            justify: Literal["left", "right"] = "right" if column.number else "left"
-            rows.add_column(column.name, justify=justify, no_wrap=not column.wraps)
-    for ranked, row in zip(result.plans, written, strict=True):
-        shown = [row[str(column.header)] for column in rows.columns]
-        rows.add_row(*shown, style="bold" if ranked.rank == 1 else None)
-    console.print(rows)
+    console.print(ranking(title, [cells(ranked, cluster, devices) for ranked in result.plans], console))
     best = result.best.estimate
     why = f" {compare(best, result.plans[1].estimate)}" if len(result.plans) > 1 else ""
     warning = memory_warning(result.plans, cluster)
@@ -86,6 +82,35 @@ def show(
     )
     for note in result.best.estimate.notes:
         console.print(f"note: {note}")
+
+
+def ranking(title: str, rows: Sequence[Mapping[str, str]], console: Console) -> Table:
+    """Return the table of `rows`, each as of `cells`, in the widest form that fits the console."""
+    columns = [c for c in COLUMNS if c.plain is None or any(row[c.name] != c.plain for row in rows)]
+    wide = _grid(title, columns, rows)
+    if console.measure(wide, options=console.options.update(width=10_000)).maximum <= console.width:
+        return wide
+    beside = [column for column in columns if not column.below]
+    below = [column for column in columns if column.below]
+    stacked = []
+    for row in rows:
+        lines = [row["schedule"], *(row[c.name] for c in below if row[c.name] != c.plain)]
+        stacked.append({**row, "schedule": "\n".join(lines)})
+    return _grid(title, beside, stacked, heading="\n".join(["schedule", *(column.name for column in below)]))
+
+
+def _grid(
+    title: str, columns: Sequence[Column], rows: Sequence[Mapping[str, str]], *, heading: str = "schedule"
+) -> Table:
+    grid = table(title)
+    for column in columns:
+        name = heading if column.name == "schedule" else column.name
+        justify: Literal["left", "right"] = "right" if column.number else "left"
+        grid.add_column(name, justify=justify, no_wrap=column.name != "schedule")
+    for row in rows:
+        chosen = row[""].startswith(CHOSEN)
+        grid.add_row(*(row[column.name] for column in columns), style="bold" if chosen else None)
+    return grid
 
 
 def legend(result: SearchResult, cluster: ClusterSpec) -> list[str]:
@@ -119,7 +144,7 @@ def cells(ranked: RankedPlan, cluster: ClusterSpec, devices: int) -> dict[str, s
         options.append(f"+{len(ranked.alike)} alike")
     share = estimate.memory.peak_bytes / cluster.device.memory_bytes
     return {
-        "": ("▶ " if ranked.rank == 1 else "  ") + str(ranked.rank),
+        "": (CHOSEN if ranked.rank == 1 else "  ") + str(ranked.rank),
         "tp·pp·dp": f"{layout.tp}·{layout.pp}·{layout.dp}",
         "micro": str(layout.microbatch),
         "schedule": layout.schedule + (f" ×{layout.chunks}" if layout.chunks > 1 else ""),
@@ -134,13 +159,9 @@ def cells(ranked: RankedPlan, cluster: ClusterSpec, devices: int) -> dict[str, s
 
 def show_front(front: Sequence[RankedPlan], cluster: ClusterSpec, devices: int) -> None:
     """Print the Pareto front: the fastest layout under ever less memory."""
-    rows = table("Fastest under ever less memory")
-    for column in COLUMNS[1:-1]:
-        rows.add_column(column.name, justify="right" if column.number else "left", no_wrap=not column.wraps)
-    for point in front:
-        values = cells(point, cluster, devices)
-        rows.add_row(*(values[column.name] for column in COLUMNS[1:-1]))
-    stdout_console().print(rows)
+    console = stdout_console()
+    rows = [cells(point, cluster, devices) | {"": "", "limited by": ""} for point in front]
+    console.print(ranking("Fastest under ever less memory", rows, console))
 
 
 def show_shifts(shifts: Sequence[Shift]) -> None:

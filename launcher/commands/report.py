@@ -42,12 +42,12 @@ def report(
         from launcher.html_report import render_report  # noqa: PLC0415 (Jinja2 only where a page is written)
 
         write_text(html, render_report(plan, predicted, run))
-        stderr_console().print(f"Wrote {html}", markup=False)
+        stderr_console().print(f"wrote {html}", markup=False)
     if svg:
         from launcher.drawing.step_svg import step_svg  # noqa: PLC0415 (only where a picture is drawn)
 
         write_text(svg, step_svg(step_timelines(plan, run)))
-        stderr_console().print(f"Wrote {svg}", markup=False)
+        stderr_console().print(f"wrote {svg}", markup=False)
     if json:
         document = _document(source, plan, predicted, measured, rows)
         print_json(document | ({"timelines": shares_data(step_timelines(plan, run))} if timeline else {}))
