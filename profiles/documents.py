@@ -8,6 +8,7 @@ position, so a message can say `plan.yaml:12:7: layout.tp: …`.
 from __future__ import annotations
 
 import difflib
+import errno
 import json
 import os
 import re
@@ -21,7 +22,7 @@ from typing import Any, TypeVar
 import yaml
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from profiles.errors import ConfigError, FieldError, dotted
+from profiles.errors import ConfigError, CuboidError, DependencyError, FieldError, dotted
 
 FieldPath = tuple[str | int, ...]
 Model = TypeVar("Model", bound=BaseModel)
@@ -324,12 +325,13 @@ def write_text(path: Path, text: str) -> None:
     """Write `text` to `path` atomically: readers see the old file or the new one, never a part.
 
     Raises:
-        ConfigError: when the folder is missing or not writable.
+        ConfigError: when the folder is missing, or the disk cannot take the file.
+        DependencyError: when this user may not write there.
     """
     try:
         descriptor, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".tmp")
     except OSError as error:
-        raise ConfigError(f"{path}: cannot write: {error.strerror}") from None
+        raise _cannot_write(path, error) from None
     temporary = Path(name)
     try:
         with os.fdopen(descriptor, "w", encoding="utf-8") as stream:
@@ -341,6 +343,13 @@ def write_text(path: Path, text: str) -> None:
         temporary.chmod(0o666 & ~umask)
         temporary.replace(path)
     except OSError as error:
-        raise ConfigError(f"{path}: cannot write: {error.strerror}") from None
+        raise _cannot_write(path, error) from None
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def _cannot_write(path: Path, error: OSError) -> CuboidError:
+    if isinstance(error, FileNotFoundError):
+        return ConfigError(f"{path}: cannot write: there is no folder {path.parent}; make it first")
+    refused = isinstance(error, PermissionError) or error.errno == errno.EROFS
+    return (DependencyError if refused else ConfigError)(f"{path}: cannot write: {error.strerror}")

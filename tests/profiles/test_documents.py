@@ -11,7 +11,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from profiles.documents import Document, Record, dump_yaml, parse_yaml, read_document, write_text
-from profiles.errors import ConfigError
+from profiles.errors import ConfigError, DependencyError
 
 
 class Inner(Record):
@@ -183,6 +183,20 @@ def test_missing_files_and_folders_are_refused(tmp_path: Path) -> None:
         read_document(tmp_path / "absent.yaml")
     with pytest.raises(ConfigError, match="directory"):
         read_document(tmp_path)
+
+
+def test_a_file_in_a_folder_that_is_missing_or_shut_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with pytest.raises(ConfigError, match=r"no folder .*/absent; make it first"):
+        write_text(tmp_path / "absent" / "plan.yaml", "new")
+
+    def refuse(**options: object) -> tuple[int, str]:
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr("tempfile.mkstemp", refuse)
+    with pytest.raises(DependencyError, match=r"plan\.yaml: cannot write: Permission denied"):
+        write_text(tmp_path / "plan.yaml", "new")
 
 
 def test_a_failed_write_leaves_the_old_file_and_no_other(
