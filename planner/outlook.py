@@ -100,5 +100,6 @@ def _slow_link(cluster: ClusterSpec, number: int) -> ClusterSpec:
 
 def _slow_device(cluster: ClusterSpec) -> ClusterSpec:
     device = cluster.device
-    update = {"gemm_efficiency": device.gemm_efficiency * (1 - EFFICIENCY_LOSS)}
+    kept = 1 - EFFICIENCY_LOSS
+    update = {name: getattr(device, name) * kept for name in ("gemm_efficiency", "attention_efficiency")}
     return cluster.model_copy(update={"device": device.model_copy(update=update)})

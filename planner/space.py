@@ -277,8 +277,14 @@ def _schedules(target: Target, pins: Pins) -> tuple[str, ...]:
 
 
 def _precision(cluster: ClusterSpec, target: Target, measured: Collection[Precision]) -> Precision:
-    """Return the usual training precision that both the device and the target have."""
+    """Return the usual training precision that both the device and the target have.
+
+    16 bits go first, bf16 unless the device has no units for it and so runs it slower than fp16.
+    """
     usual: list[Precision] = ["bf16", "fp16", "fp32", "fp64"]
+    rates = cluster.device.flops_per_second
+    if rates.get("fp16", 0.0) > rates.get("bf16", 0.0):
+        usual[:2] = ["fp16", "bf16"]
     if cluster.device.vendor == "cpu":
         usual.sort(key=lambda precision: precision != "fp32")  # as `cuboid bench` measures it
     usual.sort(key=lambda precision: precision not in measured)

@@ -132,7 +132,7 @@ def assess(
         parameters=parameters,
         costs=table,
     )
-    notes += _fullness(cluster, usage)
+    notes += _precision_notes(cluster, layout) + _fullness(cluster, usage)
     spread = interval(cluster, software, measured=table is not None)
     low, high = spread.seconds(step)
     estimate = Estimate(
@@ -166,6 +166,16 @@ def assess(
         software=software,
         costs=table,
     )
+
+
+def _precision_notes(cluster: ClusterSpec, layout: Layout) -> list[str]:
+    """Say so where the precision is priced as if it were another."""
+    device, precision = cluster.device, layout.precision
+    if precision == "fp8":
+        return ["fp8 training is not modelled: priced as 16-bit training at the device's fp8 rate, if any"]
+    if precision not in device.flops_per_second:
+        return [f"{device.name} has no rate for {precision}: priced at its nearest one"]
+    return []
 
 
 def _fullness(cluster: ClusterSpec, usage: Memory) -> list[str]:

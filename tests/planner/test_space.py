@@ -138,3 +138,20 @@ def test_orders_left_out_cost_the_same(small_model: ModelSpec, two_nodes: Cluste
             assert steps[a] == pytest.approx(steps[b])
     assert keys["tp-dp-pp"] != keys["dp-tp-pp"]
     assert steps["tp-dp-pp"] != pytest.approx(steps["dp-tp-pp"])
+
+
+@pytest.mark.parametrize(
+    ("cluster", "target", "precision"),
+    [
+        ("dgx1-v100", MEGATRON, "fp16"),  # a V100 has no bf16 units
+        ("dgx1-v100", CUBOID, "bf16"),  # and our runtime no fp16
+        ("selene", MEGATRON, "bf16"),
+        ("cpu-2", ANY, "fp32"),
+    ],
+)
+def test_the_precision_is_the_usual_one_of_device_and_target(
+    small_model: ModelSpec, cluster: str, target: Target, precision: str
+) -> None:
+    machine = cluster_preset(cluster)
+    space = build_space(small_model, machine, devices=1, global_batch=1, target=target, pins=Pins())
+    assert space.precision == precision

@@ -164,3 +164,16 @@ def test_hardware_flops_are_those_of_the_papers() -> None:
         assert estimate.hfu is not None
         assert estimate.mfu is not None
         assert estimate.hfu / estimate.mfu == pytest.approx(1 + again / step, rel=1e-9)
+
+
+def test_a_precision_priced_as_another_is_said() -> None:
+    model, cluster = model_preset("gpt2"), cluster_preset("selene").with_nodes(1)
+    said = {
+        precision: " ".join(price(model, cluster, Layout(global_batch=1, precision=precision)).notes)  # type: ignore[arg-type]
+        for precision in ("bf16", "fp16", "fp8")
+    }
+    assert "fp8 training is not modelled" in said["fp8"]
+    assert not said["bf16"] + said["fp16"]
+    bare = cluster.device.model_copy(update={"flops_per_second": {"fp32": 1e13}})
+    other = cluster.model_copy(update={"device": bare})
+    assert "no rate for bf16" in " ".join(price(model, other, Layout(global_batch=1)).notes)
