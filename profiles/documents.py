@@ -25,6 +25,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from profiles.errors import ConfigError, CuboidError, DependencyError, FieldError, dotted
 
 FieldPath = tuple[str | int, ...]
+ALTERNATIVES = ("literal[", "tuple[")  # how pydantic names the members of a union
 Model = TypeVar("Model", bound=BaseModel)
 Result = TypeVar("Result")
 
@@ -115,7 +116,7 @@ def validate(model: type[Model], data: Any) -> Model:
 def _field_error(model: type[BaseModel], error: ValidationError) -> FieldError:
     problems = error.errors(include_url=False)
     first = next((p for p in problems if p["type"] == "extra_forbidden"), problems[0])
-    path = tuple(first["loc"])
+    path = _path(first["loc"])
     cause = first.get("ctx", {}).get("error")
     if isinstance(cause, FieldError):
         return FieldError(path + cause.path, cause.message)
@@ -126,9 +127,15 @@ def _field_error(model: type[BaseModel], error: ValidationError) -> FieldError:
         path, message = path[:-1], f"'{path[-1]}' is required"
     elif not isinstance(first["input"], dict | list):
         message = f"{message}, not {json.dumps(first['input'])}"
-    if len(problems) > 1:
-        message += f" (and {len(problems) - 1} more)"
+    others = len({_path(problem["loc"]) for problem in problems}) - 1
+    if others > 0:
+        message += f" (and {others} more)"
     return FieldError(path, message)
+
+
+def _path(place: Sequence[str | int]) -> FieldPath:
+    """Return the fields of a place in the data, without the names of alternatives (`tuple[int,...]`)."""
+    return tuple(part for part in place if isinstance(part, int) or not part.startswith(ALTERNATIVES))
 
 
 def _sentence(message: str) -> str:

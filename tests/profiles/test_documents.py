@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import math
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from profiles.documents import Document, Record, dump_yaml, parse_yaml, read_document, write_text
-from profiles.errors import ConfigError, DependencyError
+from profiles.documents import Document, Record, dump_yaml, parse_yaml, read_document, validate, write_text
+from profiles.errors import ConfigError, DependencyError, FieldError
 
 
 class Inner(Record):
@@ -213,3 +213,14 @@ def test_a_failed_write_leaves_the_old_file_and_no_other(
         write_text(file, "new")
     assert file.read_text() == "old"
     assert [f.name for f in tmp_path.iterdir()] == ["plan.yaml"]
+
+
+class Either(Record):
+    mode: Literal["none", "full"] | tuple[Literal["none", "full"], ...] = "none"
+
+
+def test_alternatives_of_a_type_are_no_part_of_a_field() -> None:
+    for wrong, place in (("some", "mode"), (["none", "some"], "mode")):
+        with pytest.raises(FieldError) as raised:
+            validate(Either, {"mode": wrong})
+        assert str(raised.value).startswith(f"{place}: must be 'none' or 'full'")
