@@ -20,6 +20,8 @@ import typer
 from launcher.closed_pipe import discard_output, is_closed_pipe
 from profiles.errors import CuboidError
 
+INTERRUPTED = 130  # 128 + SIGINT
+
 EPILOG = (
     "Exit codes: 0 ok · 1 the run failed · 2 usage or configuration · 3 infeasible plan or failed pre-flight"
     " · 4 missing dependency or permission · 130 interrupted · 141 nobody reads the output any more."
@@ -132,12 +134,13 @@ def _run(words: Sequence[str]) -> int:
         sys.stderr.write(f"cuboid: {error}\n")
         return error.exit_code
     except KeyboardInterrupt:
-        sys.stderr.write("cuboid: interrupted\n")
-        return 130
+        code = INTERRUPTED
     except BrokenPipeError:
         raise
     except Exception as error:
         return _usage_error(error)
+    if code == INTERRUPTED:  # typer turns Ctrl-C into this code
+        sys.stderr.write("cuboid: interrupted\n")
     return code if isinstance(code, int) else 0
 
 
@@ -145,7 +148,7 @@ def _usage_error(error: Exception) -> int:
     """Show a wrong command line as one message; anything else is a defect and keeps its traceback."""
     if type(error).__name__ == "Abort":
         sys.stderr.write("cuboid: interrupted\n")
-        return 130
+        return INTERRUPTED
     if not hasattr(error, "format_message"):
         raise error
     message = error.format_message()

@@ -87,9 +87,10 @@ def show(
 def ranking(title: str, rows: Sequence[Mapping[str, str]], console: Console) -> Table:
     """Return the table of `rows`, each as of `cells`, in the widest form that fits the console."""
     columns = [c for c in COLUMNS if c.plain is None or any(row[c.name] != c.plain for row in rows)]
-    wide = _grid(title, columns, rows)
-    if console.measure(wide, options=console.options.update(width=10_000)).maximum <= console.width:
-        return wide
+    for close in (False, True):
+        wide = _grid(title, columns, rows, close=close)
+        if console.measure(wide, options=console.options.update(width=10_000)).maximum <= console.width:
+            return wide
     beside = [column for column in columns if not column.below]
     below = [column for column in columns if column.below]
     stacked = []
@@ -100,9 +101,15 @@ def ranking(title: str, rows: Sequence[Mapping[str, str]], console: Console) -> 
 
 
 def _grid(
-    title: str, columns: Sequence[Column], rows: Sequence[Mapping[str, str]], *, heading: str = "schedule"
+    title: str,
+    columns: Sequence[Column],
+    rows: Sequence[Mapping[str, str]],
+    *,
+    heading: str = "schedule",
+    close: bool = True,
 ) -> Table:
     grid = table(title)
+    grid.collapse_padding = close
     for column in columns:
         name = heading if column.name == "schedule" else column.name
         justify: Literal["left", "right"] = "right" if column.number else "left"

@@ -56,9 +56,13 @@ def cancel(
     if json:
         print_json({"run": str(run), "jobs": list(jobs), "stopping": stopping, "cancelled": cancelled})
     elif now:
-        stdout_console().print(f"Cancelled. Next: cuboid launch {path} --resume", markup=False)
+        stdout_console().print(
+            f"Cancelled. Next: cuboid launch {path} --resume", markup=False, soft_wrap=True
+        )
     elif stopping:
-        stdout_console().print(f"Stopping after the running step. Next: cuboid status {path}", markup=False)
+        stdout_console().print(
+            f"Stopping after the running step. Next: cuboid status {path}", markup=False, soft_wrap=True
+        )
     else:
         stdout_console().print("Nothing runs." + (" Taken out of the queue." if cancelled else ""))
 

@@ -99,9 +99,9 @@ def launch(
     if json:
         print_json(outcome)
     elif outcome["finished"]:
-        stdout_console().print(f"Finished. Next: cuboid report {path}", markup=False)
+        stdout_console().print(f"Finished. Next: cuboid report {path}", markup=False, soft_wrap=True)
     else:
-        stdout_console().print(f"Stopped. Next: cuboid launch {path} --resume", markup=False)
+        stdout_console().print(f"Stopped. Next: cuboid launch {path} --resume", markup=False, soft_wrap=True)
 
 
 def _with_schedule(job: Job, run: RunDirectory | None, schedule: Path, *, costs: Path) -> Job:
@@ -137,14 +137,23 @@ def train(run: RunDirectory, *, resume: bool, console: Console, options: SlurmOp
 
     forget_ending(run.path)
     write_text(run.worker_path, local_worker(job, run.path, options.environment))
-    code = supervise(
-        run,
-        resume=resume,
-        requeue=bool(options.requeue),
-        retries=options.retries or 0,
-        start=lambda attempt, again: run_local(run, attempt, resume=again, on_step=printer, on_warning=warn),
-        say=lambda line: console.print(line, markup=False),
-    )
+    try:
+        code = supervise(
+            run,
+            resume=resume,
+            requeue=bool(options.requeue),
+            retries=options.retries or 0,
+            start=lambda attempt, again: run_local(
+                run, attempt, resume=again, on_step=printer, on_warning=warn
+            ),
+            say=lambda line: console.print(line, markup=False),
+        )
+    except KeyboardInterrupt:
+        saved = run.newest_checkpoint()
+        kept = f"Step {saved} is saved" if saved else "Nothing is saved yet"
+        again = f"cuboid launch {shlex.quote(str(run.path))} --resume"
+        console.print(f"{kept}. Next: {again}", markup=False, soft_wrap=True)
+        raise
     if code != 0:
         raise failure(run, code)
 

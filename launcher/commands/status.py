@@ -69,7 +69,7 @@ def _show_one(out: Console, one: RunStatus) -> None:
     if failure:
         which = "--batch" if failure.rank is None else f"--rank {failure.rank}"
         words = f"{failure.name} failed first: {failure.words()}"
-        out.print(f"{words}. Next: cuboid logs {shlex.quote(one.run)} {which}", markup=False)
+        out.print(f"{words}. Next: cuboid logs {shlex.quote(one.run)} {which}", markup=False, soft_wrap=True)
 
 
 def _row(attempt: Attempt, *, under_way: bool) -> tuple[str, ...]:

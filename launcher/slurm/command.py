@@ -57,7 +57,11 @@ def launch_on_slurm(
     words = "job" if len(jobs) == 1 else "jobs"
     out.print(f"Submitted {words} {', '.join(jobs)} for {folder}", markup=False)
     path = shlex.quote(str(folder))
-    out.print(f"Next: cuboid status {path} · cuboid logs {path} · cuboid cancel {path}", markup=False)
+    out.print(
+        f"Next: cuboid status {path} · cuboid logs {path} · cuboid cancel {path}",
+        markup=False,
+        soft_wrap=True,
+    )
 
 
 def _show(job: Job, submission: Submission, *, json: bool) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -102,8 +103,11 @@ def test_ctrl_c_saves_leaves_no_process_and_the_run_goes_on(
     """Goes on to its end, that is, where it leaves a record and can be reported."""
     run = folder / "runs" / "long"
     started.send_signal(signal.SIGINT)
-    started.communicate(timeout=60)
+    _, said = started.communicate(timeout=60)
     assert started.returncode == 130
+    assert re.search(
+        r"Step [1-9]\d* is saved\. Next: cuboid launch \S+/long --resume\ncuboid: interrupted\n$", said
+    )
     assert ranks_of(run) == []
     assert list((run / "checkpoints").iterdir())
     steps = len(losses(run)) + 10
