@@ -125,7 +125,7 @@ def _bubble_fraction(_: Plan, assessment: Assessment) -> Explanation:
     return Explanation(
         field="bubble_fraction",
         formula="1 − busy time of all pipeline ranks / (ranks · pipeline)",
-        numbers=f"1 − {seconds_text(sum(line.busy))} / ({ranks} · {seconds_text(line.seconds)})",
+        numbers=f"1 − {sum(line.busy):.6g} s / ({ranks} · {line.seconds:.6g} s)",
         value=value,
         text=f"{value:.1%}",
         sources=(f"pipeline: {assessment.estimate.provenance['pipeline']}",),

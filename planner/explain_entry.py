@@ -24,12 +24,16 @@ class Explanation:
     sources: tuple[str, ...] = ()
 
 
-LONG_SECONDS = 100.0
+NO_SECONDS, SHORT_SECONDS, LONG_SECONDS = 1e-12, 1e-6, 100.0
 
 
 def seconds_text(seconds: float) -> str:
-    """Write a time that is put into a formula: never in minutes or hours, so that it can be worked out."""
-    return format_seconds(seconds) if abs(seconds) < LONG_SECONDS else f"{seconds:.5g} s"
+    """Write a time that is put into a formula: in no unit that hides what it is worked out to."""
+    if abs(seconds) < NO_SECONDS:
+        return format_seconds(0)
+    if SHORT_SECONDS <= abs(seconds) < LONG_SECONDS:
+        return format_seconds(seconds)
+    return f"{seconds:.5g} s"
 
 
 Builder = Callable[[Plan, Assessment], Explanation]

@@ -9,7 +9,9 @@ from planner.costs.software import DEEPSPEED, MATERIALISED, SHARDED
 from planner.explain import explain
 from planner.layout import Layout
 from planner.plan import Estimate, Memory, Plan, RankMemory, TimeBreakdown
+from profiles.costs import CostTable, LayerCost
 from profiles.errors import ConfigError
+from profiles.model import ModelSpec
 from profiles.presets import cluster_preset, model_preset
 
 
@@ -25,14 +27,14 @@ def plan() -> Plan:
 UNITS = {
     "": 1, "s": 1, "ms": 1e-3, "µs": 1e-6, "k": 1e3, "M": 1e6, "G": 1e9, "T": 1e12, "P": 1e15,
     "B": 1, "KiB": 2**10, "MiB": 2**20, "GiB": 2**30, "TiB": 2**40,
-    "GB/s": 1e9, "TB/s": 1e12, "FLOP": 1, "GFLOP": 1e9, "TFLOP": 1e12, "PFLOP": 1e15, "EFLOP": 1e18,
-    "GFLOP/s": 1e9, "TFLOP/s": 1e12,
+    "GB/s": 1e9, "TB/s": 1e12, "FLOP": 1, "MFLOP": 1e6, "GFLOP": 1e9, "TFLOP": 1e12,
+    "PFLOP": 1e15, "kFLOP": 1e3, "MFLOP/s": 1e6, "GFLOP/s": 1e9, "TFLOP/s": 1e12,
 }  # fmt: skip
 
 
 def evaluate(numbers: str) -> float:
     """Work out what is printed: numbers with their units, + − · / and brackets; words are passed over."""
-    numbers = re.sub(r"\([a-z ]*\)|[A-Za-z\'-]*[a-z]-?\d+|\b(pipeline )?rank \d+", " ", numbers)
+    numbers = re.sub(r"\([a-z ]*\)|(?<![\d.])[A-Za-z\'-]*[a-z]-?\d+|\b(pipeline )?rank \d+", " ", numbers)
     text = ""
     for number, unit, sign in re.findall(
         r"(\d+(?:\.\d+)?(?:e[+-]?\d+)?)(?: ?([a-zA-Zµ/]+)\b)?|([-+−·/()])", numbers
@@ -102,13 +104,38 @@ def test_what_is_printed_works_out_to_the_value(
     layout = Layout.model_validate({"global_batch": 32, "microbatch": 2, **options})
     changed = plan.model_copy(update={"layout": layout})
     assessment = assess(changed.model, changed.cluster, layout, software=software)
-    for entry in explain(changed, assessment):
+    check_printed(changed, assessment)
+
+
+def check_printed(plan: Plan, assessment: Assessment) -> None:
+    for entry in explain(plan, assessment):
         if entry.field not in SUMMED:
             printed = re.split(r", (?:slowest )?pipeline rank|, at least|; ", entry.numbers)[0]
             got = max(0.0, evaluate(printed))
             assert got == pytest.approx(entry.value, rel=0.02, abs=2e-3 * scale(entry.field, assessment)), (
                 entry
             )
+
+
+def test_measured_costs_work_out_too_on_shared_processors() -> None:
+    model = ModelSpec(name="tiny", layers=4, hidden=32, heads=4, vocab=64, seq_len=16)
+    shape = {"microbatch": 1, "seq_len": 16, "spread_seconds": 0.0, "samples": 9}
+    layers = tuple(
+        LayerCost(component=component, phase=phase, seconds=seconds, cpu_seconds=seconds, **shape)  # type: ignore[arg-type]
+        for component, seconds in (("block", 0.01), ("embedding", 0.002), ("head", 0.005))
+        for phase in ("forward", "backward")
+    )
+    costs = CostTable(
+        machine="here", device="a processor", model=model, concurrent_ranks=2, layers=layers,
+        optimizer_seconds_per_parameter=3e-9, step_overhead_seconds=0.003, process_bytes=10**8,
+    )  # fmt: skip
+    cluster = cluster_preset("cpu-2").with_nodes(2)
+    for pp, dp in ((1, 1), (2, 1), (2, 2)):
+        layout = Layout(pp=pp, dp=dp, global_batch=8, precision="fp32")
+        plan = Plan(model=model, cluster=cluster, layout=layout)
+        assessment = assess(model, cluster.with_nodes(1), layout, costs=costs)
+        assert assessment.pipeline.shared == (pp * dp > 2)
+        check_printed(plan, assessment)
 
 
 def scale(field: str, assessment: Assessment) -> float:
