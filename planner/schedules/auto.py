@@ -12,9 +12,12 @@ bound the one is taken that holds least.
 from __future__ import annotations
 
 import gc
-from collections.abc import Iterable, Iterator
+from bisect import insort
+from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
+from math import inf
+from operator import itemgetter
 
 from planner.schedules.action import Schedule
 from planner.schedules.auto_large import best_of_large
@@ -30,7 +33,7 @@ from planner.schedules.times import StageTimes
 from profiles.errors import InfeasibleError
 
 _LARGE = 40_000  # actions above which candidates are compared on fewer microbatches
-_SEARCHES, _STARTS, _MOST_TRIES = 12, 4, 4000
+_SEARCHES, _STARTS, _FEWEST_TRIES, _MOST_TRIES = 12, 4, 30, 4000
 EFFORT = 400_000  # actions simulated while improving, about a second
 
 
@@ -67,9 +70,11 @@ def auto_timeline(problem: Problem, *, effort: int = EFFORT) -> Timeline:
     if 3 * problem.ranks * problem.microbatches * (problem.chunks or 1) > _LARGE:
         return _named_auto(best_of_large(problem, bound))
     starts = _best(problem, bound)
-    tries = min(_MOST_TRIES, effort // (_SEARCHES * sum(map(len, starts[0].actions))))
+    steps = effort // sum(map(len, starts[0].actions))
+    searches = min(_SEARCHES, steps // _FEWEST_TRIES)
+    tries = min(_MOST_TRIES, steps // max(1, searches))
     found = starts[:1]
-    for seed in range(_SEARCHES if tries else 0):
+    for seed in range(searches):
         start = starts[seed % len(starts)]
         found.append(
             improve(
@@ -91,36 +96,43 @@ def _named_auto(timeline: Timeline) -> Timeline:
 
 def _best(problem: Problem, bound: float) -> list[Schedule]:
     """Return the best candidates."""
-    published = Published(problem)
-    families = _scored(problem, (maker(published) for maker in named()))
-    reached = [schedule for score, schedule in families if score[0] <= bound]
+    published, leaders = Published(problem), _Leaders(problem)
+    families = [schedule for schedule in (maker(published) for maker in named()) if schedule is not None]
+    scores = [leaders.enter(schedule) for schedule in families]
+    reached = [
+        schedule for schedule, score in zip(families, scores, strict=True) if score and score[0] <= bound
+    ]
     if reached:
         return [min(reached, key=lambda schedule: max(peak_activations(schedule)))]
-    others = _scored(problem, (maker(published) for maker in unnamed(problem, thorough=True)), bound=bound)
-    scored = sorted(families + others, key=lambda entry: entry[0])
-    assert scored  # naive holds one microbatch, which every limit allows
-    if scored[0][0][0] <= bound:
-        return [scored[0][1]]
-    best: list[Schedule] = []
-    for _, schedule in scored:
-        if all(schedule.actions != other.actions for other in best):
-            best.append(schedule)
-    return best[:_STARTS]
-
-
-def _scored(
-    problem: Problem, schedules: Iterable[Schedule | None], *, bound: float = 0.0
-) -> list[tuple[Score, Schedule]]:
-    """Return those that exist and fit, with their scores; none after one that reaches `bound`."""
-    found: list[tuple[Score, Schedule]] = []
-    for schedule in schedules:
-        score = None if schedule is None else problem.score(schedule)
-        if score is None or schedule is None:
-            continue
-        found.append((score, schedule))
-        if score[0] <= bound:
+    for maker in unnamed(problem, thorough=True):
+        schedule = maker(published, leaders.within)
+        score = None if schedule is None else leaders.enter(schedule)
+        if score is not None and score[0] <= bound:
             break
-    return found
+    assert leaders.rows  # naive holds one microbatch, which every limit allows; of several chunks, generated
+    best = [schedule for _, schedule in leaders.rows]
+    return best[:1] if leaders.rows[0][0][0] <= bound else best
+
+
+@dataclass
+class _Leaders:
+    """The best schedules so far, no two alike: the search by small changes starts from them."""
+
+    problem: Problem
+    rows: list[tuple[Score, Schedule]] = field(default_factory=list)
+
+    @property
+    def within(self) -> float:
+        """The cycle beyond which a schedule is not among them."""
+        return self.rows[-1][0][0] * (1 + 1e-9) if len(self.rows) == _STARTS else inf
+
+    def enter(self, schedule: Schedule) -> Score | None:
+        """Return the score of a schedule, or None where it does not fit."""
+        score = self.problem.score(schedule)
+        if score is not None and all(schedule.actions != other.actions for _, other in self.rows):
+            insort(self.rows, (score, schedule), key=itemgetter(0))
+            del self.rows[_STARTS:]
+        return score
 
 
 def _auto_by_name(ranks: int, microbatches: int, chunks: int) -> Schedule:
