@@ -67,6 +67,7 @@ def _text_model(data: Config, family: str) -> ModelSpec:
         )
     # The embedding is tied, or not, by the outer config.
     outer = {key: data[key] for key in ("tie_word_embeddings", "_name_or_path") if data.get(key) is not None}
+    outer.setdefault("_name_or_path", family)
     try:
         spec = model_from_huggingface({**WRAPPERS[family], **text, **outer})
     except FieldError as error:

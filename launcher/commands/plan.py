@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from planner.outlook import Shift
     from planner.query import Query
     from planner.search import RankedPlan, SearchResult
+    from planner.targets import Target
     from profiles.cluster import ClusterSpec
     from profiles.costs import CostTable
     from profiles.model import ModelSpec
@@ -115,8 +116,8 @@ def _query(
             raise ConfigError(f"--seq-len {seq_len}: must be at least 1")
         model = model.model_copy(update={"seq_len": seq_len})
     machine = _cluster(cluster, devices)
-    for missing in model.approximations:
-        stderr_console().print(f"note: {model.name} has {missing}, which is left out here", markup=False)
+    aim = find_target(target)
+    _note_approximations(model, aim)
     return Query(
         model=model,
         cluster=machine,
@@ -125,8 +126,18 @@ def _query(
         costs=None if costs is None else _costs(costs),
         pins=pins.values,
         top=top,
-        target=find_target(target).name,
+        target=aim.name,
     )
+
+
+def _note_approximations(model: ModelSpec, target: Target) -> None:
+    """Say what of the model is not planned for, and whether the target trains such a model at all."""
+    if not model.approximations:
+        return
+    text = f"note: {model.name} has {', '.join(model.approximations)}: left out here"
+    if target.exact_models:
+        text += f"; {target.framework} builds no such model, so `cuboid launch` will refuse the plan"
+    stderr_console().print(text, markup=False)
 
 
 def _answer(query: Query, question: Pins, result: SearchResult) -> str:

@@ -128,3 +128,18 @@ def test_planning_never_imports_torch() -> None:
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.parametrize("target", ["cuboid", "any"])
+def test_what_is_left_out_of_a_model_is_said_and_whether_it_can_be_launched(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], target: str
+) -> None:
+    path = tmp_path / "config.json"
+    shape = {"hidden_size": 64, "intermediate_size": 128, "num_hidden_layers": 2, "num_attention_heads": 2}
+    shape |= {"vocab_size": 64, "max_position_embeddings": 32, "num_key_value_heads": 2, "sliding_window": 16}
+    path.write_text(json.dumps({"model_type": "mistral", **shape}))
+    words = ("plan", "--model", str(path), "--cluster", "cpu-2", "--devices", "1", "--global-batch", "2")
+    code, _, err = run(capsys, *words, "--json", "--target", target)
+    said = " ".join(err.split())
+    assert code == 0 and "mistral has a sliding window of 16 tokens" in said
+    assert ("`cuboid launch` will refuse the plan" in said) == (target == "cuboid")

@@ -105,7 +105,7 @@ def test_the_language_model_of_a_model_that_sees_is_planned_without_its_tower() 
             "num_key_value_heads": 4,
         }
         | {"head_dim": 256, "max_position_embeddings": 131072, **text}
-    ).model_copy(update={"name": "gemma3_text", "approximations": spec.approximations})
+    ).model_copy(update={"name": "gemma3", "approximations": spec.approximations})
     assert spec.approximations[-1] == "a vision tower"
     with torch.device("meta"):
         model = transformers.AutoModelForCausalLM.from_config(transformers.Gemma3TextConfig(**text))
