@@ -93,7 +93,7 @@ def require_torch() -> None:
     from importlib.util import find_spec  # noqa: PLC0415 (only here)
 
     if find_spec("torch") is None:
-        raise DependencyError("the runtime needs torch; install it with: pip install 'cuboid[runtime]'")
+        raise DependencyError("the runtime needs torch; in Cuboid's folder: pip install '.[runtime]'")
     if shutil.which("bash") is None:
         raise DependencyError("ranks are started by a bash script, and bash is not installed here")
 

@@ -64,7 +64,7 @@ def measure(
         KeyboardInterrupt: on Ctrl-C, once no process is left.
     """
     if find_spec("torch") is None:
-        raise DependencyError("bench needs torch; install it with: pip install 'cuboid[runtime]'")
+        raise DependencyError("bench needs torch; in Cuboid's folder: pip install '.[runtime]'")
     cluster = cluster or probe()
     if seq_len is not None:  # as `plan` has it: costs are of a model at one sequence length
         model = model.model_copy(update={"seq_len": seq_len})

@@ -119,7 +119,7 @@ def emulate(schedule: Schedule, times: StageTimes, *, repeats: int = 5) -> Emula
         RunError: when a rank fails.
     """
     if find_spec("torch") is None:
-        raise DependencyError("--measure needs torch; install it with: pip install 'cuboid[runtime]'")
+        raise DependencyError("--measure needs torch; in Cuboid's folder: pip install '.[runtime]'")
     with tempfile.TemporaryDirectory(prefix="cuboid-emulate-") as folder:
         request, output = Path(folder) / "request.yaml", Path(folder) / "emulation.yaml"
         write_yaml(request, emulation_request(schedule, times, repeats=repeats))

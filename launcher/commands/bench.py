@@ -168,6 +168,7 @@ def progress_line(seconds: float) -> Iterator[Callable[[BenchProgress], None]]:
             bar.update(task, completed=seconds - progress.seconds_left, description=progress.text)
             if not console.is_terminal and time.monotonic() >= next_line:
                 next_line = time.monotonic() + PLAIN_LINE_SECONDS
-                console.print(f"bench: {progress.seconds_left:.0f} s left, {progress.text}", markup=False)
+                left = f"{progress.seconds_left:.0f} s left" if progress.seconds_left > 0 else "past its time"
+                console.print(f"bench: {left}, {progress.text}", markup=False)
 
         yield report

@@ -12,7 +12,7 @@ import typer
 from launcher.console import counted, print_json, stderr_console, stdout_console
 from launcher.failure import failure
 from launcher.follow import StepPrinter
-from launcher.local import local_worker, run_local, torchrun_command
+from launcher.local import local_worker, require_torch, run_local, torchrun_command
 from launcher.run_directory import RunDirectory, check_name, create_run, forget_ending, free_name, open_run
 from launcher.slurm.options import slurm_options
 from launcher.slurm.settings import COMMAND_LINE, JOB, merge
@@ -64,6 +64,9 @@ def launch(
     Ctrl-C saves a checkpoint and stops. A run keeps everything it leaves behind in runs/NAME. One that fails
     is started again from its newest checkpoint, as long as checkpoints move on and --retries last.
 
+    With --on slurm every key of site.yaml is an option, also what is not listed here: --qos, --gpu-request,
+    --grace-seconds, --memory, --collective-test …
+
     Example: cuboid launch plan.yaml --steps 200 --name first
              cuboid launch runs/first --resume
              cuboid launch plan.yaml --on slurm --time-limit 4:00:00 --dry-run
@@ -93,6 +96,7 @@ def launch(
             f"All {job.steps} steps are done; to train on, raise steps in {run.job_path}", markup=False
         )
     else:
+        require_torch()  # before a run directory is made for nothing
         run = run or create_run(runs, job)
         train(run, resume=resume, console=console, options=options)
     outcome, path = _outcome(run), shlex.quote(str(run.path))

@@ -29,16 +29,16 @@ class _Series:
 
 
 def costs_svg(costs: CostTable) -> str:
-    """Return the picture of `costs`."""
+    """Return the picture of `costs`: a chart for each kind that there is."""
     panels = [
         (f"One block of {costs.model.name}: time over microbatch", _layers(costs), lambda x: f"{x:.0f}"),
         (f"Messages among {costs.concurrent_ranks} ranks: time over size", _messages(costs), format_bytes),
     ]
+    panels = [panel for panel in panels if panel[1]]  # imported costs are of messages alone
     body: list[str] = []
     for index, (title, series, write) in enumerate(panels):
-        if series:
-            body += _Panel(series, index * _HEIGHT).draw(title, write)
-    height = _HEIGHT * len(panels)
+        body += _Panel(series, index * _HEIGHT).draw(title, write)
+    height = _HEIGHT * max(1, len(panels))
     return (
         f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {_WIDTH} {height}" width="{_WIDTH}"'
         f' height="{height}" role="img"><style>{_STYLE}</style><rect width="100%" height="100%" fill="#fff"/>'

@@ -9,6 +9,7 @@ from xml.etree import ElementTree
 import pytest
 
 from launcher.cli import main
+from launcher.drawing.costs_svg import costs_svg
 from launcher.run_directory import create_run
 from planner.costs import price
 from planner.job import Job
@@ -113,6 +114,14 @@ def test_one_document_for_machines(
     assert fits["send_recv"]["bytes_per_second"] == pytest.approx(1e9)
     assert document.pop("comparisons")[0]["ratio"] == pytest.approx(0.71)
     assert document == plain(table())
+
+
+def test_costs_of_messages_alone_leave_no_empty_chart() -> None:
+    alone = table().model_copy(update={"layers": ()})
+    both, messages = (ElementTree.fromstring(costs_svg(costs)) for costs in (table(), alone))
+    assert float(messages.get("height", "")) == float(both.get("height", "")) / 2
+    tops = [float(text.get("y", "")) for text in messages.iter("{http://www.w3.org/2000/svg}text")]
+    assert max(tops) < float(messages.get("height", ""))
 
 
 def test_the_picture_is_well_formed_and_names_every_line(measured: None, tmp_path: Path) -> None:

@@ -248,3 +248,13 @@ def test_a_dry_run_for_machines_is_one_document(
     assert (shown["run"], shown["steps"], shown["retries"]) == ("else where/x", 3, 3)
     assert [place["pp"] for place in shown["ranks"]] == [0, 1]
     assert not (folder / "else where").exists()
+
+
+def test_without_torch_no_run_directory_is_made(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    words = ["launch", str(folder / "plan.yaml"), "--runs", str(folder / "none"), "--preflight", "off"]
+    assert main(words) == 4
+    assert "pip install '.[runtime]'" in capsys.readouterr().err
+    assert not (folder / "none").exists()
