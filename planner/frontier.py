@@ -269,9 +269,19 @@ class Frontier:
             ]
         )
         bounds = line * (1 + waiting_share(self.pricing, columns.world_size)) + after
-        leanest = replace(columns, zero=np.full_like(columns.tp, max(self.space.zeros, default=0)))
         least = np.zeros(len(choices)) + 1.0 / self.space.model.layers
-        peak = memory_bound(self.pricing, leanest, (least, least), LEANEST[choices.recompute], load)
+        peak = np.minimum.reduce(
+            [
+                memory_bound(
+                    self.pricing,
+                    replace(columns, zero=np.full_like(columns.tp, zero)),
+                    (least, least),
+                    LEANEST[choices.recompute],
+                    load,
+                )
+                for zero in _leanest_zeros(self.space.zeros)
+            ]
+        )
         possible = fits(self.pricing, peak) & times.known
         sizes = self.space.sizes(choices.skeleton)
         self.infeasible["memory"] += int(sizes[~possible & times.known].sum())
@@ -321,6 +331,11 @@ class Frontier:
             variants=parent.variants,
             own=parent.own,
         )
+
+
+def _leanest_zeros(zeros: tuple[int, ...]) -> set[int]:
+    """Return the ZeRO stages that may take least: 3 gathers whole blocks, which a small model feels."""
+    return {max((z for z in zeros if z < 3), default=3), max(zeros, default=0)}
 
 
 def _sorted(expected: Seconds, bounds: Seconds, rows: Column) -> tuple[Seconds, Seconds, Column]:

@@ -72,6 +72,21 @@ def test_best_is_that_of_pricing_every_layout(
     assert found.gap == 0.0
 
 
+def test_a_layout_that_only_zero_2_fits_is_found() -> None:
+    # ZeRO-3 gathers whole blocks, which are most of a model of three layers: it takes more than ZeRO-2.
+    model = ModelSpec(layers=3, hidden=8192, heads=3, head_dim=32, ffn_hidden=6144, vocab=256, seq_len=64)
+    cluster = cluster_preset("l40s-8")
+    layout = Layout(tp=3, dp=2, microbatch=3, global_batch=6, zero=2)
+    room = int(price(model, cluster, layout).memory.peak_bytes * 1.001)
+    lean = price(model, cluster, layout.model_copy(update={"zero": 3})).memory.peak_bytes
+    assert lean > room
+    device = cluster.device.model_copy(update={"memory_bytes": room})
+    pins = {"tp": 3, "dp": 2, "microbatch": 3}
+    small = cluster.model_copy(update={"device": device})
+    found = search(model, small, devices=6, global_batch=6, target="any", pins=pins)
+    assert found.best.layout.zero == 2
+
+
 @pytest.mark.parametrize(
     ("model", "cluster", "devices", "global_batch"),
     [("gpt3-22b", "selene", 8, 16), ("llama3.1-8b", "dgx-h100", 24, 48), ("gpt2-large", "dgx1-v100", 12, 24)],
