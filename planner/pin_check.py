@@ -5,7 +5,7 @@ from __future__ import annotations
 from planner.layout import Layout, check_layout
 from planner.pins import Pins
 from planner.schedules.families import find_family
-from planner.schedules.family import Family
+from planner.schedules.family import Family, ScheduleError
 from planner.targets import Target, check_tie
 from profiles.errors import FieldError
 from profiles.model import ModelSpec
@@ -16,11 +16,10 @@ def check_pins(model: ModelSpec, pins: Pins, *, devices: int, global_batch: int,
 
     Raises:
         FieldError: at the pin, with what would do.
-        ScheduleError: when there is no schedule of the pinned name.
     """
     tp, pp, dp = (pins.get(axis) or 1 for axis in ("tp", "pp", "dp"))
     microbatch = pins.get("microbatch") or 1
-    family = None if pins.get("schedule") is None else find_family(pins.get("schedule"))
+    family = None if pins.get("schedule") is None else _family(pins.get("schedule"))
     chunks = pins.get("chunks") or (family.chunks if family else 1)
     parallel = bool(pins.get("sequence_parallel"))
     check_layout(Layout(tp=tp, pp=pp, chunks=chunks, global_batch=1, sequence_parallel=parallel), model)
@@ -38,6 +37,13 @@ def check_pins(model: ModelSpec, pins: Pins, *, devices: int, global_batch: int,
     if family is not None:
         _check_schedule(family, pins, model, target)
     _check_target(pins, target)
+
+
+def _family(name: str) -> Family:
+    try:
+        return find_family(name)
+    except ScheduleError as error:
+        raise FieldError(("schedule",), str(error)) from None
 
 
 def _check_schedule(family: Family, pins: Pins, model: ModelSpec, target: Target) -> None:

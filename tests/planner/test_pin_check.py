@@ -26,6 +26,7 @@ from profiles.model import ModelSpec
             MEGATRON,
             "rank_order: Megatron-LM core 0.16 has tp-dp-pp, tp-pp-dp, not pp-",
         ),
+        ("schedule=foo", ANY, "schedule: there is no schedule 'foo'; use one of naive"),
         ("zero=2", MEGATRON, "zero: Megatron-LM core 0.16 has 0, 1, not 2"),
         ("precision=fp64", MEGATRON, "precision: Megatron-LM core 0.16 has fp32, fp16, bf16, not fp64"),
         ("schedule=zb-v,pp=3", ANY, "pp: pp · chunks = 3 · 2 = 6 stages for 4 layers"),
