@@ -6,6 +6,7 @@ pays for what `cuboid launch` needs.
 
 from __future__ import annotations
 
+import errno
 import gc
 import importlib
 import inspect
@@ -21,6 +22,8 @@ from launcher.closed_pipe import discard_output, is_closed_pipe
 from profiles.errors import CuboidError
 
 INTERRUPTED = 130  # 128 + SIGINT
+FULL = frozenset({errno.ENOSPC, errno.EDQUOT})
+NO_DEFECTS = FULL | {errno.EACCES, errno.EPERM, errno.EROFS}  # wherever they happen, the machine is the cause
 
 EPILOG = (
     "Exit codes: 0 ok · 1 the run failed · 2 usage or configuration · 3 infeasible plan or failed pre-flight"
@@ -135,8 +138,11 @@ def _run(words: Sequence[str]) -> int:
         return error.exit_code
     except KeyboardInterrupt:
         code = INTERRUPTED
-    except BrokenPipeError:
-        raise
+    except OSError as error:
+        if error.errno not in NO_DEFECTS:
+            raise
+        sys.stderr.write(f"cuboid: {error.filename or 'output'}: {error.strerror}\n")
+        return 1 if error.errno in FULL else 4
     except Exception as error:
         return _usage_error(error)
     if code == INTERRUPTED:  # typer turns Ctrl-C into this code
@@ -151,7 +157,7 @@ def _usage_error(error: Exception) -> int:
         return INTERRUPTED
     if not hasattr(error, "format_message"):
         raise error
-    message = error.format_message()
+    message = _plainly(error, error.format_message())
     if type(error).__name__.startswith("NoArgsIsHelp"):
         sys.stdout.write(f"{message}\n")
         return 0
@@ -159,6 +165,16 @@ def _usage_error(error: Exception) -> int:
     hint = f" (see `{context.command_path} --help`)" if context else ""
     sys.stderr.write(f"cuboid: {message}{hint}\n")
     return 2
+
+
+def _plainly(error: Exception, message: str) -> str:
+    """Return typer's message without the words of the library that it checks values with."""
+    message = message.replace("Value error, ", "")
+    if "Input should be" not in message:
+        return message
+    message = message.replace("Input should be", "must be").partition(", unable to parse")[0]
+    details = getattr(error.__context__, "errors", None)
+    return f"{message}, not '{details()[0].get('input')}'" if callable(details) else message
 
 
 def entry() -> None:

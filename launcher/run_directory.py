@@ -27,7 +27,7 @@ from typing import Any
 
 from planner.job import Job, load_job
 from planner.plan import Estimate, Plan, load_plan, save_plan
-from profiles.documents import dump_yaml, plain, validate, write_text
+from profiles.documents import cannot_write, dump_yaml, plain, validate, write_text
 from profiles.errors import ConfigError, FieldError
 
 CHECKPOINT_MARKER = "complete"  # the file that a checkpoint gets last
@@ -179,7 +179,8 @@ def create_run(root: Path, job: Job, *, files: Mapping[str, str] | None = None) 
     `files` are further texts to lay beside them, by name.
 
     Raises:
-        ConfigError: when the name cannot be used, is taken, or the folder cannot be written.
+        ConfigError: when the name cannot be used or is taken.
+        DependencyError: when this user may not write in the folder.
     """
     path = root / check_name(job.name)
     if path.exists():
@@ -188,7 +189,7 @@ def create_run(root: Path, job: Job, *, files: Mapping[str, str] | None = None) 
         root.mkdir(parents=True, exist_ok=True)
         draft = Path(tempfile.mkdtemp(dir=root, prefix=f".{job.name}."))
     except OSError as error:
-        raise ConfigError(f"{root}: cannot create a run here: {error.strerror}") from None
+        raise cannot_write(root, error) from None
     try:
         for folder in ("launch", "logs", "checkpoints"):
             (draft / folder).mkdir()

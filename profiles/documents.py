@@ -335,11 +335,7 @@ def write_text(path: Path, text: str) -> None:
         ConfigError: when the folder is missing, or the disk cannot take the file.
         DependencyError: when this user may not write there.
     """
-    try:
-        descriptor, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".tmp")
-    except OSError as error:
-        raise _cannot_write(path, error) from None
-    temporary = Path(name)
+    descriptor, temporary = _beside(path)
     try:
         with os.fdopen(descriptor, "w", encoding="utf-8") as stream:
             stream.write(text)
@@ -350,13 +346,34 @@ def write_text(path: Path, text: str) -> None:
         temporary.chmod(0o666 & ~umask)
         temporary.replace(path)
     except OSError as error:
-        raise _cannot_write(path, error) from None
+        raise cannot_write(path, error) from None
     finally:
         temporary.unlink(missing_ok=True)
 
 
-def _cannot_write(path: Path, error: OSError) -> CuboidError:
+def require_writable(path: Path) -> None:
+    """Refuse a file that could not be written, before the long work that fills it.
+
+    Raises:
+        ConfigError, DependencyError: as `write_text` does.
+    """
+    descriptor, temporary = _beside(path)
+    os.close(descriptor)
+    temporary.unlink()
+
+
+def cannot_write(path: Path, error: OSError) -> CuboidError:
+    """Return the error that says why `path` was not written, and what to change."""
     if isinstance(error, FileNotFoundError):
         return ConfigError(f"{path}: cannot write: there is no folder {path.parent}; make it first")
     refused = isinstance(error, PermissionError) or error.errno == errno.EROFS
     return (DependencyError if refused else ConfigError)(f"{path}: cannot write: {error.strerror}")
+
+
+def _beside(path: Path) -> tuple[int, Path]:
+    """Open a new file in the folder of `path`."""
+    try:
+        descriptor, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".tmp")
+    except OSError as error:
+        raise cannot_write(path, error) from None
+    return descriptor, Path(name)

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from launcher.console import print_json, stderr_console
-from profiles.documents import write_text
+from profiles.documents import require_writable, write_text
 from profiles.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -80,6 +80,8 @@ def bench(
 
     spec = load_model(model)
     expected = load_cluster(cluster) if cluster else None
+    for path in filter(None, (output, svg)):
+        require_writable(path)
     if import_file:
         from launcher.bench_import import import_collectives  # noqa: PLC0415
 

@@ -19,7 +19,7 @@ from launcher.preflight.job import check_data
 from launcher.run_directory import RunDirectory, check_name, create_run, free_name
 from planner.job import DataSpec, Job, OptimizerSpec
 from planner.plan import Plan
-from profiles.documents import dump_yaml, plain
+from profiles.documents import dump_yaml, plain, require_writable
 from profiles.errors import ConfigError
 from profiles.presets import model_preset
 from profiles.units import format_bytes, format_count, format_seconds
@@ -59,6 +59,8 @@ def demo(
     name = check_name(name or free_name(runs, "demo"))
     if (runs / name).exists():
         raise ConfigError(f"{runs / name}: exists already; choose another --name")
+    root = runs.absolute()
+    require_writable(next(folder for folder in (root, *root.parents) if folder.exists()) / name)
     console = stderr_console() if json else stdout_console()
     cluster = _probe(console, ranks)
     ranks = min(ranks, cluster.devices)

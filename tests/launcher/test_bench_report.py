@@ -241,3 +241,11 @@ def test_calibrate_needs_costs_and_records(tmp_path: Path, capsys: pytest.Captur
     assert main(["calibrate", run, "-o", str(tmp_path / "none.yaml")]) == 2
     assert "record.json" in capsys.readouterr().err
     assert not (tmp_path / "none.yaml").exists()
+
+
+def test_an_output_that_cannot_be_written_is_refused_before_anything_is_measured(
+    measured: None, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    output = tmp_path / "absent" / "costs.yaml"
+    assert main(["bench", "--model", "bytes-1m", "-o", str(output)]) == 2
+    assert f"there is no folder {output.parent}" in capsys.readouterr().err

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import re
 import subprocess
 import sys
 
@@ -70,3 +71,35 @@ def test_an_interrupted_command_says_so(
     monkeypatch.setattr("launcher.schedule_options.read_schedule", interrupt)
     assert main(["check", "pyproject.toml"]) == 130
     assert capsys.readouterr().err == "cuboid: interrupted\n"
+
+
+@pytest.mark.parametrize(
+    ("words", "says"),
+    [
+        (["launch", "x", "--steps", "five"], "'--steps'.*five"),
+        (["demo", "--seconds", "5"], "'--seconds'.*5"),
+        (["launch", "x", "--on", "slrum"], "'--on'.*: 'slrum' is not one of 'local', 'slurm'"),
+    ],
+)
+def test_a_wrong_value_is_named_without_the_words_of_a_library(
+    words: list[str], says: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(words) == 2
+    said = capsys.readouterr().err
+    assert re.search(says, said)
+    assert "Input should" not in said and "Value error" not in said
+
+
+@pytest.mark.parametrize(("number", "code"), [(13, 4), (30, 4), (28, 1)])
+def test_a_disk_that_refuses_is_a_message_and_a_defect_is_not(
+    number: int, code: int, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def refuse(*words: object, **options: object) -> None:
+        raise OSError(number, "no", "runs/x")
+
+    monkeypatch.setattr("launcher.schedule_options.read_schedule", refuse)
+    assert main(["check", "x"]) == code
+    assert capsys.readouterr().err == "cuboid: runs/x: no\n"
+    number = 5
+    with pytest.raises(OSError, match="no"):
+        main(["check", "x"])

@@ -53,7 +53,7 @@ def test_a_name_that_could_be_anything_else_is_refused(tmp_path: Path, name: str
 
 def test_an_unwritable_place_is_refused(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
-    with pytest.raises(ConfigError, match="cannot create"):
+    with pytest.raises(ConfigError, match="cannot write"):
         create_run(tmp_path / "file", job())
 
 

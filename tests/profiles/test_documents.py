@@ -10,7 +10,16 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from profiles.documents import Document, Record, dump_yaml, parse_yaml, read_document, validate, write_text
+from profiles.documents import (
+    Document,
+    Record,
+    dump_yaml,
+    parse_yaml,
+    read_document,
+    require_writable,
+    validate,
+    write_text,
+)
 from profiles.errors import ConfigError, DependencyError, FieldError
 
 
@@ -191,12 +200,17 @@ def test_a_file_in_a_folder_that_is_missing_or_shut_is_refused(
     with pytest.raises(ConfigError, match=r"no folder .*/absent; make it first"):
         write_text(tmp_path / "absent" / "plan.yaml", "new")
 
+    require_writable(tmp_path / "plan.yaml")
+    assert list(tmp_path.iterdir()) == []
+
     def refuse(**options: object) -> tuple[int, str]:
         raise PermissionError(13, "Permission denied")
 
     monkeypatch.setattr("tempfile.mkstemp", refuse)
     with pytest.raises(DependencyError, match=r"plan\.yaml: cannot write: Permission denied"):
         write_text(tmp_path / "plan.yaml", "new")
+    with pytest.raises(DependencyError):
+        require_writable(tmp_path / "plan.yaml")
 
 
 def test_a_failed_write_leaves_the_old_file_and_no_other(
