@@ -45,7 +45,8 @@ def supervise(
     `start(attempt, resume)` runs one attempt to its end and returns its exit code; `say` is told of restarts.
 
     Raises:
-        KeyboardInterrupt: when `start` does; the attempt counts as stopped on request.
+        KeyboardInterrupt, BrokenPipeError, SystemExit: when `start` does, the latter two where what it writes
+            is read no more; the attempt counts as stopped on request.
     """
     budget = Budget()
     with launcher_file(run):
@@ -55,8 +56,10 @@ def supervise(
             record(run, attempt, "start", nodes=socket.gethostname(), checkpoint=before)
             try:
                 code = start(attempt, resume)
-            except KeyboardInterrupt:
-                _end(run, attempt, Outcome(outcome="stopped", why="interrupted"), "down", 130)
+            except (KeyboardInterrupt, BrokenPipeError, SystemExit) as stop:
+                interrupted = isinstance(stop, KeyboardInterrupt)
+                why, code = ("interrupted", 130) if interrupted else ("nobody reads the output any more", 141)
+                _end(run, attempt, Outcome(outcome="stopped", why=why), "down", code)
                 raise
             outcome, after = _outcome(run, attempt, code, seen), run.newest_checkpoint()
             if outcome.ending is None:

@@ -118,11 +118,12 @@ def test_asked_to_stop_it_stops(run: RunDirectory) -> None:
     assert run_status(run).phase == "cancelled"
 
 
-def test_an_interrupt_is_recorded_and_passed_on(run: RunDirectory) -> None:
+@pytest.mark.parametrize("reason", [KeyboardInterrupt, BrokenPipeError, SystemExit])
+def test_an_interrupt_is_recorded_and_passed_on(run: RunDirectory, reason: type[BaseException]) -> None:
     def interrupted(attempt: str, resume: bool) -> int:
-        raise KeyboardInterrupt
+        raise reason
 
-    with pytest.raises(KeyboardInterrupt):
+    with pytest.raises(reason):
         supervise(run, resume=False, requeue=True, retries=3, start=interrupted, say=print)
     assert decisions(run) == [("stopped", "down")]
     assert launcher_of(run) is None
