@@ -14,6 +14,7 @@ from launcher.schedule_request import Frontier, ScheduleRequest
 from planner.schedules import Timeline, weight_versions
 
 _NARROW = 80  # columns; below, tables are written closer
+_FRONTIER = 96  # columns that its table takes with its longest bars
 _LONGEST_NAME = 16  # of a family
 
 
@@ -86,7 +87,7 @@ def print_frontier(frontier: Frontier) -> None:
     for name in ("limit", "cycle", "bubble", "", "families at this memory"):
         grid.add_column(name, justify="left" if name in ("", "families at this memory") else "right")
     worst = max(point.bubble_fraction for point in frontier.searched) or 1.0
-    lower, longest = 0.0, 12 if out.width < _NARROW else 28
+    lower, longest = 0.0, 12 if out.width < _FRONTIER else 28
     for point in frontier.searched:
         families = [
             f"{family.name} {family.bubble_fraction:.1%}"

@@ -294,3 +294,13 @@ def test_a_wrong_request_is_one_message(
     code, out, err = run(capsys, "schedule", *words)
     assert (code, out) == (2, "")
     assert says in err and err.count("\n") == 1
+
+
+@pytest.mark.parametrize("columns", ["80", "110"])
+def test_no_bar_of_the_frontier_is_cut(
+    columns: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("COLUMNS", columns)
+    assert main(["schedule", "auto", "--stages", "2", "--microbatches", "2", "--frontier"]) == 0
+    shown = capsys.readouterr().out
+    assert "█" in shown and "…" not in shown
