@@ -142,7 +142,7 @@ def _auto_by_name(ranks: int, microbatches: int, chunks: int) -> Schedule:
         chunks=chunks,
         times_of=lambda placement: StageTimes.uniform(stages=len(placement)),
     )
-    return auto(problem)
+    return auto(problem, effort=EFFORT // 10)
 
 
 AUTO = Family(
