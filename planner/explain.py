@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from difflib import get_close_matches
+
 from planner import explain_memory, explain_time
 from planner.costs import Assessment
 from planner.costs.flops import block_flops, head_flops
@@ -28,7 +30,9 @@ def explain(plan: Plan, assessment: Assessment, field: str | None = None) -> lis
         name for name in BUILDERS if field is None or field in {name, name.split(".")[0], name.split(".")[-1]}
     ]
     if not matches:
-        raise ConfigError(f"the estimate has no field '{field}'; use one of {', '.join(BUILDERS)}")
+        near = get_close_matches(field or "", BUILDERS, n=1)
+        hint = f"did you mean '{near[0]}'?" if near else f"use one of {', '.join(BUILDERS)}"
+        raise ConfigError(f"the estimate has no field '{field}'; {hint}")
     return [BUILDERS[name](plan, assessment) for name in matches]
 
 

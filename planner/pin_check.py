@@ -54,7 +54,11 @@ def _check_schedule(family: Family, pins: Pins, model: ModelSpec, target: Target
     chunks = pins.get("chunks")
     if chunks is None or chunks == family.chunks or (family.chunked and chunks > family.chunks):
         return
-    least = f"{family.chunks} chunks or more" if family.chunked else f"{family.chunks} chunk(s)"
+    least = (
+        f"{family.chunks} chunks or more"
+        if family.chunked
+        else f"{family.chunks} chunk{'s' * (family.chunks > 1)}"
+    )
     raise FieldError(("chunks",), f"a rank of {family.name} holds {least}, not {chunks}")
 
 

@@ -47,7 +47,8 @@ def show(plan: Plan, result: Estimate) -> None:
     out.print(
         f"[bold]{plan.model.name}[/bold] ({format_count(plan.model.parameters)} parameters) on"
         f" {layout.world_size} × {device.name} ({plan.cluster.name}):"
-        f" tp {layout.tp} · pp {layout.pp} · dp {layout.dp}, {layout.schedule}, {layout.chunks} chunk(s),"
+        f" tp {layout.tp} · pp {layout.pp} · dp {layout.dp}, {layout.schedule},"
+        f" {layout.chunks} chunk{'s' * (layout.chunks > 1)},"
         f" {layout.microbatches} microbatches of {layout.microbatch}"
     )
     out.print(

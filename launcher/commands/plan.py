@@ -11,7 +11,7 @@ from launcher.console import print_json, stderr_console, stdout_console
 from launcher.plan_view import bill_line, show, show_front, show_shifts
 from planner.bill import Bill, bill, parse_tokens
 from planner.pins import Pins, parse_pins
-from profiles.documents import plain, read_document, write_text
+from profiles.documents import plain, read_document, require_writable, write_text
 from profiles.errors import ConfigError, InfeasibleError
 from profiles.presets import load_cluster, load_model
 
@@ -75,6 +75,9 @@ def plan(
         from dataclasses import replace  # noqa: PLC0415 (start-up time of --help)
 
         query = replace(query, idle=False)
+    for path in (output, html):
+        if path is not None:
+            require_writable(path)
     result = query.run()
     account = None
     if wanted is not None:

@@ -76,23 +76,31 @@ def _plain(row: Row) -> dict[str, Any]:
 
 
 def _show_rows(rows: list[Row]) -> None:
+    """Print a line a row; what was assumed is numbered, and said once below."""
+    from rich.markup import escape  # noqa: PLC0415 (start-up time)
+
     out = stdout_console()
     view = table("Step time and memory, predicted against measured")
-    for name in ("record", "measured", "predicted", "error", "memory", "predicted", "error", "assumed"):
-        view.add_column(name, justify="left" if name in {"record", "assumed"} else "right")
+    for name in ("measured", "predicted", "error", "memory", "predicted", "error"):
+        view.add_column(name, justify="right", no_wrap=True)
+    view.add_column("record, and what was assumed (below)", overflow="fold")
+    notes: dict[str, int] = {}
     for row in rows:
         if row.skipped is None:
+            said = row.assumed + ((row.verdict,) if row.verdict != "ok" else ())
+            numbers = sorted(notes.setdefault(text, len(notes) + 1) for text in said)
             view.add_row(
-                row.id,
                 _seconds(row.measured_step_seconds),
                 _seconds(row.predicted_step_seconds),
                 _percent(row.error),
                 _bytes(row.measured_peak_bytes),
                 _bytes(row.predicted_peak_bytes),
                 _percent(row.memory_error),
-                "; ".join(row.assumed + ((row.verdict,) if row.verdict != "ok" else ())),
+                escape(row.id) + (f" ({', '.join(map(str, numbers))})" if numbers else ""),
             )
     out.print(view)
+    for text, number in notes.items():
+        out.print(f"{number:4}: {text}", markup=False, highlight=False)
 
 
 def _show_summary(summary: dict[str, Any]) -> None:
@@ -152,7 +160,8 @@ def _because(reason: str | None) -> str:
 
 
 def _seconds(value: float | None) -> str:
-    return "" if value is None else format_seconds(value)
+    """Seconds, however many, so that rows can be compared."""
+    return "" if value is None else format_seconds(value) if value < 100 else f"{value:.0f} s"
 
 
 def _bytes(value: float | None) -> str:

@@ -60,6 +60,8 @@ def test_explain_shows_one_field(plan: str, capsys: pytest.CaptureFixture[str]) 
 
 def test_explain_refuses_an_unknown_field(plan: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert run(capsys, "explain", plan, "speed")[0] == 2
+    assert main(["explain", plan, "step_second"]) == 2
+    assert "did you mean 'step_seconds'?" in capsys.readouterr().err
 
 
 def test_validate_prints_rows_and_summary(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -75,6 +77,9 @@ def test_validate_prints_rows_and_summary(tmp_path: Path, capsys: pytest.Capture
     code, text = run(capsys, "validate", "--records", str(published))
     assert code == 0
     assert "korthikanti2022" in text
+    lines = text.splitlines()
+    for assumed in {note for row in data["rows"] for note in row["assumed"]}:
+        assert sum(line.strip().endswith(f": {assumed}") for line in lines) == 1  # numbered, and said once
 
 
 def test_validate_refuses_a_missing_file(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

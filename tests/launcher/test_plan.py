@@ -9,6 +9,7 @@ import pytest
 
 from launcher.cli import main
 from planner.plan import load_plan
+from planner.query import Query
 from profiles.presets import model_preset
 
 SMALL = ["plan", "--model", "bytes-1m", "--cluster", "cpu-2", "--devices", "2", "--global-batch", "4"]
@@ -44,6 +45,18 @@ def test_the_plan_written_is_the_first_of_the_table(
     )
     assert plan.estimate is not None
     assert plan.estimate.step_seconds == pytest.approx(best["estimate"]["step_seconds"])
+
+
+@pytest.mark.parametrize("option", ["-o", "--html"])
+def test_what_cannot_be_written_is_refused_before_the_search(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, option: str
+) -> None:
+    def search(_: Query) -> None:
+        raise AssertionError("searched")
+
+    monkeypatch.setattr(Query, "run", search)
+    code, _, err = run(capsys, *SMALL, option, str(tmp_path / "none" / "file"))
+    assert code == 2 and f"there is no folder {tmp_path / 'none'}" in err.replace("\n", " ")
 
 
 @pytest.mark.parametrize(

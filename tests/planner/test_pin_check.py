@@ -14,8 +14,8 @@ from profiles.model import ModelSpec
     ("text", "target", "message"),
     [
         ("sequence_parallel=true,tp=1", CUBOID, "sequence_parallel: tp = 1 has no ranks to split"),
-        ("schedule=1f1b,chunks=2", CUBOID, r"chunks: a rank of 1f1b holds 1 chunk\(s\), not 2"),
-        ("schedule=zb-v,chunks=1", CUBOID, r"chunks: a rank of zb-v holds 2 chunk\(s\), not 1"),
+        ("schedule=1f1b,chunks=2", CUBOID, r"chunks: a rank of 1f1b holds 1 chunk, not 2"),
+        ("schedule=zb-v,chunks=1", CUBOID, r"chunks: a rank of zb-v holds 2 chunks, not 1"),
         (
             "schedule=interleaved-1f1b,chunks=1",
             CUBOID,
