@@ -20,6 +20,7 @@ from planner.layout_schedule import (
     with_schedule,
 )
 from planner.schedules import ScheduleError, check, find_family
+from planner.schedules.named import require_chunks
 from profiles.cluster import ClusterSpec
 from profiles.documents import Document, Record, read_document, validate, write_yaml
 from profiles.errors import FieldError
@@ -148,7 +149,7 @@ def _layout(data: dict[str, Any], folder: Path) -> Layout:
         return with_schedule(validate(Layout, rest), read_schedule_file(folder / name), name=name)
     layout = validate(Layout, data)
     if layout.actions is None:
-        _refuse_unknown(layout.schedule)
+        _require_family(layout)
     else:
         schedule = schedule_of(layout)
         check(schedule)
@@ -156,11 +157,16 @@ def _layout(data: dict[str, Any], folder: Path) -> Layout:
     return layout
 
 
-def _refuse_unknown(schedule: str) -> None:
+def _require_family(layout: Layout) -> None:
+    """Refuse a schedule that does not exist, or not with so many chunks."""
     try:
-        find_family(schedule)
+        family = find_family(layout.schedule)
     except ScheduleError as error:
         raise FieldError(("schedule",), str(error)) from None
+    try:
+        require_chunks(family, layout.chunks)
+    except ScheduleError as error:
+        raise FieldError(("chunks",), str(error)) from None
 
 
 def save_plan(path: Path, plan: Plan) -> None:

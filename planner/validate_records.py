@@ -29,11 +29,22 @@ Data = Mapping[str, Any]
 
 
 def read_cases(path: Path) -> Iterator[Case | Unpriced]:
-    """Yield every record of a file, or of all YAML files in a folder.
+    """Yield every record of a file, or of all YAML files in a folder; an id that was read before is skipped.
 
     Raises:
         ConfigError: when `path` is missing, a named file holds no records, or a folder no YAML file.
     """
+    read: dict[str, str] = {}
+    for item in _all_cases(path):
+        if item.id in read:
+            reason = f"a record of this id was read before, from {read[item.id]}"
+            yield Unpriced(id=item.id, source=item.source, reason=reason)
+            continue
+        read[item.id] = item.source
+        yield item
+
+
+def _all_cases(path: Path) -> Iterator[Case | Unpriced]:
     files = sorted([*path.glob("*.yaml"), *path.glob("*.yml")]) if path.is_dir() else [path]
     if not files:
         raise ConfigError(f"{path}: no YAML file in this folder; give the folder or the file of the records")

@@ -45,12 +45,7 @@ def build_family(
     ):
         if value < 1:
             raise ScheduleError(f"{what} = {value}: must be at least 1")
-    if not family.chunked and chunks != family.chunks:
-        held = "1 stage" if family.chunks == 1 else f"{family.chunks} stages"
-        raise ScheduleError(
-            f"{family.name} holds exactly {held} per rank, not {chunks}; use chunks = {family.chunks}"
-            + _chunked_instead(family)
-        )
+    require_chunks(family, chunks)
     if family.build_steps is not None:
         return family.build_steps(ranks, microbatches, chunks, steps)
     if steps > 1:
@@ -58,6 +53,20 @@ def build_family(
             f"{family.name} ends every step with a flush; build one step (steps = 1) and repeat it"
         )
     return family.build(ranks, microbatches, chunks)
+
+
+def require_chunks(family: Family, chunks: int) -> None:
+    """Refuse stages per rank that a family does not have.
+
+    Raises:
+        ScheduleError: with the number to use.
+    """
+    if not family.chunked and chunks != family.chunks:
+        held = "1 stage" if family.chunks == 1 else f"{family.chunks} stages"
+        raise ScheduleError(
+            f"{family.name} holds exactly {held} per rank, not {chunks}; use chunks = {family.chunks}"
+            + _chunked_instead(family)
+        )
 
 
 def _chunked_instead(family: Family) -> str:

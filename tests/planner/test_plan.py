@@ -67,6 +67,11 @@ def test_a_resolved_plan_reads_back_equal_wherever_it_lies(tmp_path: Path) -> No
             ": interleaved",
             "layout.schedule: there is no schedule 'interleaved'; did you",
         ),
+        (
+            "schedule: interleaved-1f1b",
+            "schedule: zb-v",
+            "layout.chunks: zb-v holds exactly 2 stages per rank, not 3; use chunks = 2",
+        ),
         ("kind: plan", "kind: job", "plan.yaml:1:1: kind: must be 'plan'"),
         ("version: 1", "version: 2", "plan.yaml:2:1: version: must be 1, not 2"),
         ("{preset: gpt3-175b}", "gpt3-175b", "plan.yaml:3:1: model: "),

@@ -140,6 +140,15 @@ def test_a_file_without_records_is_refused_alone_and_skipped_in_a_folder(tmp_pat
     assert skipped.reason == "not a table of records"
 
 
+def test_a_record_that_is_read_again_is_skipped(tmp_path: Path) -> None:
+    for name in ("first", "second"):
+        (tmp_path / f"{name}.yaml").write_text(dump_yaml({"records": [RECORD]}))
+    case, again = read_cases(tmp_path)
+    assert isinstance(case, Case) and case.source == "first"
+    assert isinstance(again, Unpriced)
+    assert again.reason == "a record of this id was read before, from first"
+
+
 def test_compact_tables_are_read(tmp_path: Path) -> None:
     table = {
         "meta": {
