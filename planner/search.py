@@ -2,8 +2,10 @@
 
 The frontier hands layouts out in the order of their expected times; each is completed, priced by simulating
 its schedule (`planner.contest`), and ranked (`planner.ranking`). Once every remaining lower bound is at
-least the fastest price, that is proved; among the layouts that tie with it, the plainest is chosen. Where
-simulating them all would take too long, the search stops early and says how far from a proof.
+least the fastest price, that is proved, each layout with the layers per stage that `planner.assemble` gives
+it: balanced for a full pipeline, which with two or three microbatches may not be the best. Among the layouts
+that tie with the fastest, the plainest is chosen. Where simulating them all would take too long, the search
+stops early and says how far from a proof.
 """
 
 from __future__ import annotations
