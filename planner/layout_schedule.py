@@ -13,7 +13,6 @@ in it is for as many steps as it has microbatches for; they overlap, and a flush
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
 from planner.layout import CUSTOM, Layout
 from planner.schedules import (
@@ -25,6 +24,7 @@ from planner.schedules import (
     check_parsed,
     parse_schedule,
     to_csv,
+    updates_of,
 )
 from profiles.errors import ConfigError, FieldError
 
@@ -78,10 +78,14 @@ def with_schedule(layout: Layout, schedule: Schedule, *, name: str) -> Layout:
         FieldError: when it is for other numbers than the layout's, at the field to change.
     """
     check_match(layout, schedule, name=name)
-    written: dict[str, Any] = {"schedule": CUSTOM, "actions": tuple(to_csv(schedule).splitlines())}
-    if not schedule.flush:
-        written["flush_every"] = schedule.microbatches // layout.microbatches
-    return layout.model_copy(update=written)
+    return layout.model_copy(
+        update={
+            "schedule": CUSTOM,
+            "actions": tuple(to_csv(schedule).splitlines()),
+            # What flushes after every step overlaps none, whatever an asynchronous family was to do.
+            "flush_every": None if schedule.flush else schedule.microbatches // layout.microbatches,
+        }
+    )
 
 
 def check_match(layout: Layout, schedule: Schedule, *, name: str) -> None:
@@ -144,7 +148,7 @@ def _check_updates(layout: Layout, schedule: Schedule, *, name: str) -> None:
         raise FieldError(
             ("flush_every",), f"{name} overlaps {steps} steps before a flush; leave flush_every out"
         )
-    updates = sum(action.kind == Kind.U and action.stage == 0 for row in schedule.actions for action in row)
+    updates = updates_of(schedule)
     if not updates or updates % steps or schedule.microbatches % updates:
         raise FieldError(
             ("schedule",),

@@ -16,7 +16,7 @@ from collections.abc import Callable
 from math import sqrt
 
 from planner.job import Job
-from planner.schedules import Kind, LoweredSchedule, Schedule
+from planner.schedules import LoweredSchedule, Schedule, updates_of
 from profiles.corpus import Tokens
 from runtime.batches import Batches
 from runtime.executor import Executor
@@ -122,8 +122,3 @@ class AsynchronousTrainer:
             )
             self._executors[steps] = lowered.schedule, executor
         return self._executors[steps]
-
-
-def updates_of(schedule: Schedule) -> int:
-    """Return how often an asynchronous schedule updates each stage."""
-    return sum(action.kind == Kind.U and action.stage == 0 for row in schedule.actions for action in row)

@@ -9,13 +9,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property, lru_cache
 
-from planner.schedules.action import Kind, Schedule
+from planner.schedules.action import Schedule
 from planner.schedules.families import build, find_family
 from planner.schedules.shared import simulate_shared
 from planner.schedules.simulate import simulate
 from planner.schedules.text import parse_schedule
 from planner.schedules.times import StageTimes
-from planner.schedules.versions import weight_versions
+from planner.schedules.versions import updates_of, weight_versions
 
 NEAR = 0.15  # of the shortest cell: hops up to this do not hold up a seamless schedule
 MAX_ACTIONS = 3_000  # longer schedules are simulated in part: they repeat
@@ -151,8 +151,7 @@ def _shared_out(whole: Pipeline, schedule: Schedule, steps: int) -> Pipeline:
         ends=(seconds,) * schedule.ranks,
         busy=tuple(each / steps for each in whole.busy),
         weight_versions=weight_versions(schedule),
-        updates=sum(action.kind == Kind.U and action.stage == 0 for row in schedule.actions for action in row)
-        // steps,
+        updates=updates_of(schedule) // steps,
     )
 
 

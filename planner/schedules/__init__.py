@@ -19,7 +19,7 @@ from planner.schedules.step import Cell, RankShare, StepTimeline, simulated_step
 from planner.schedules.text import ParsedSchedule, lowered_to_csv, parse_schedule, to_csv, to_data
 from planner.schedules.timeline import Timeline
 from planner.schedules.times import StageTimes
-from planner.schedules.versions import forward_versions, weight_versions
+from planner.schedules.versions import forward_versions, updates_of, weight_versions
 
 __all__ = [
     "AUTO",
@@ -67,6 +67,7 @@ __all__ = [
     "step_cells",
     "to_csv",
     "to_data",
+    "updates_of",
     "v_placement",
     "weight_versions",
 ]

@@ -41,6 +41,11 @@ def weight_versions(schedule: Schedule) -> tuple[int, ...]:
     )
 
 
+def updates_of(schedule: Schedule) -> int:
+    """Return how often a schedule updates each stage: its optimizer steps (U) of stage 0."""
+    return sum(action.kind == Kind.U and action.stage == 0 for row in schedule.actions for action in row)
+
+
 def _alive(schedule: Schedule, rank: int, stage: int, versions: tuple[int, ...]) -> int:
     """Most versions of `stage` kept at once: the newest, and older ones that a microbatch will still use."""
     left = Counter(versions)  # version → microbatches whose backward is still to come

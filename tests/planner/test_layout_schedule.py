@@ -9,7 +9,7 @@ import pytest
 
 from planner.costs import price
 from planner.layout import CUSTOM, Layout
-from planner.layout_schedule import check_steps, schedule_of
+from planner.layout_schedule import check_steps, schedule_of, with_schedule
 from planner.plan import Plan, load_plan, save_plan
 from planner.schedules import ScheduleRefused, StageTimes, build, simulate, to_csv, to_data
 from planner.targets import CUBOID, MEGATRON, check_target, flushes
@@ -141,6 +141,12 @@ def test_a_run_ends_with_a_flush(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"steps: 5 is not a multiple of 2, .* use 4 or 6"):
         check_steps(layout, 5)
     check_steps(load(tmp_path, GREEDY).layout, 5)
+    flushing = with_schedule(
+        Layout(pp=2, global_batch=3, flush_every=2),
+        schedule_of(load(tmp_path, GREEDY).layout),
+        name="mine.csv",
+    )
+    check_steps(flushing, 5)  # flush_every is of asynchronous schedules
 
 
 def test_a_worse_order_costs_more(tmp_path: Path) -> None:
