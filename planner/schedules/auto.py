@@ -1,8 +1,8 @@
 """Find a schedule for given durations, transfers and memory.
 
-    every named family that fits ─┐
-    generated: placements × policies ├─► the shortest cycle ─► small changes, while they help ─► schedule
-    V-shaped blocks, refilled ─────┘
+    every named family that fits, refilled ─┐
+    patterns for a V, without gaps ─────────┼─► the shortest cycle ─► small changes, while they help
+    generated: placements × policies ───────┘
 
 The result is never longer than the best named family with a flush that keeps the same limit. Everything stops
 when the cycle equals the work of the busiest rank: nothing can be shorter. Of named families that reach that
@@ -142,7 +142,7 @@ def _auto_by_name(ranks: int, microbatches: int, chunks: int) -> Schedule:
         chunks=chunks,
         times_of=lambda placement: StageTimes.uniform(stages=len(placement)),
     )
-    return auto(problem, effort=EFFORT // 10)
+    return auto(problem, effort=EFFORT // 10)  # for F = I = W little is left to improve, and plans build many
 
 
 AUTO = Family(

@@ -26,12 +26,13 @@ def test_any_policy_gives_a_schedule_that_keeps_its_limits(data: st.DataObject) 
         patience=data.draw(st.sampled_from((0.0, 0.5, 1.0))),
         noise=data.draw(st.sampled_from((0.0, 0.5))),
     )
+    microbatches = data.draw(st.integers(1, 6))
     limits = [data.draw(st.integers(chunks, 3 * chunks)) for _ in range(ranks)]
 
     def made(within: float = float("inf")):
         return generate(
             name="made",
-            microbatches=data_microbatches,
+            microbatches=microbatches,
             placement=placement,
             times=times,
             limits=limits,
@@ -39,7 +40,6 @@ def test_any_policy_gives_a_schedule_that_keeps_its_limits(data: st.DataObject) 
             within=within,
         )
 
-    data_microbatches = data.draw(st.integers(1, 6))
     schedule = made()
     assert schedule is not None
     check(schedule)
