@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from launcher.console import print_json, stdout_console, table
+from launcher.console import counted, print_json, stdout_console, table
 from launcher.plan_costs import costs_of
 from planner.plan import Estimate, Plan, load_plan
 from profiles.documents import plain
@@ -48,8 +48,8 @@ def show(plan: Plan, result: Estimate) -> None:
         f"[bold]{plan.model.name}[/bold] ({format_count(plan.model.parameters)} parameters) on"
         f" {layout.world_size} × {device.name} ({plan.cluster.name}):"
         f" tp {layout.tp} · pp {layout.pp} · dp {layout.dp}, {layout.schedule},"
-        f" {layout.chunks} chunk{'s' * (layout.chunks > 1)},"
-        f" {layout.microbatches} microbatches of {layout.microbatch}"
+        f" {counted(layout.chunks, 'chunk')},"
+        f" {counted(layout.microbatches, 'microbatch', 'microbatches')} of {layout.microbatch}"
     )
     out.print(
         f"step [bold]{format_seconds(result.step_seconds)}[/bold]{_interval(result)}"
