@@ -1,8 +1,10 @@
 """Which layouts are simulated: the most promising first, until the fastest is proved or the effort is spent.
 
 A layout whose lower bound is no less than the fastest price cannot win. While the effort lasts, those that
-could fill the table are simulated too; beyond it, only those that could still win. Of layouts that share a
-row of the table (`planner.ranking`), one that is expected to be slower than another is left out.
+could fill the table are simulated too; beyond it, only those that are expected to win, or nearly so. Of
+layouts that share a row of the table (`planner.ranking`), one that is expected to be slower than another is
+put off, and so is one that takes much of the effort: the first is simulated where nothing else is in the way
+of a proof, the second where it promises a clear gain.
 """
 
 from __future__ import annotations
@@ -24,8 +26,21 @@ LOOKED_AT = 100  # likewise, of a layout that is not simulated after all
 MIXED_BOUND = 60  # likewise, of a bound with recomputation chosen per stage
 PROOF = 2.0  # how often the effort may be spent on proving the fastest
 DEAR = 3.0  # of the effort, what one price may take
+DEAREST = 15.0  # likewise, where the layout is expected to be faster than all others by
+GAIN = 0.02
+DOUBT = 0.01  # by how much a layout may turn out faster than expected
 FEW = 5  # rows without which a table is too short to stop at that,
-SHORT_TABLE = 4.0  # and how many times as much is spent then
+SHORT_TABLE = 2.0  # and how many times as much is spent then
+
+
+@dataclass(frozen=True, kw_only=True)
+class PutOff:
+    """A layout that was not simulated when its turn came."""
+
+    layout: Layout
+    expected_seconds: float
+    bound_seconds: float
+    dear: bool  # because of what that takes
 
 
 @dataclass
@@ -49,8 +64,8 @@ class Contest:
         """Price until nothing to come can be faster than the fastest, nor belong into the table."""
         seen: set[Layout] = set()
         twins: set[tuple[Layout, float, float]] = set()
-        postponed: list[Layout] = []
-        too_dear, charged = float("inf"), 0
+        put_off: list[PutOff] = []
+        charged = 0
         for candidate in self.frontier:
             self.spent += LOOKED_AT
             self.spent += self.frontier.bounded_mixed * MIXED_BOUND - charged
@@ -62,19 +77,40 @@ class Contest:
                 elif layout not in seen and (twin := _twin(candidate, layout)) not in twins:
                     seen.add(layout)
                     twins.add(twin)
-                    if self._too_dear(layout):
-                        too_dear = min(too_dear, candidate.bound_seconds)
-                        postponed.append(layout)
+                    dear = self._too_dear(layout)
+                    if dear or self._doubtful(candidate, layout):
+                        expected, bound = candidate.expected_seconds, candidate.bound_seconds
+                        put_off.append(
+                            PutOff(layout=layout, expected_seconds=expected, bound_seconds=bound, dear=dear)
+                        )
                     else:
                         self._price(layout)
             self.frontier.limit = self._limit()
-            exhausted = self.ranked and self.spent > self._patience
-            if exhausted or self.frontier.least_bound >= self.frontier.limit:
+            if self._exhausted(candidate) or self.frontier.least_bound >= self.frontier.limit:
                 break
-        while postponed and not self.ranked:
-            self._price(postponed.pop(0))
+        self._look_back(put_off)
+
+    def _look_back(self, put_off: list[PutOff]) -> None:
+        """Price what was put off, where that may still decide something, and find how far a proof is."""
+        left = self.frontier.least_bound
+        for each in sorted(put_off, key=lambda each: each.expected_seconds):
+            cost = actions(each.layout)
+            gains = each.expected_seconds < self.fastest * (1 - GAIN) and cost <= DEAREST * self.effort
+            affordable = not each.dear and self.spent + cost <= self._patience
+            proves = affordable and each.bound_seconds < self.fastest <= self.frontier.least_bound
+            if not self.ranked or gains or proves:
+                self._price(each.layout)
+            else:
+                left = min(left, each.bound_seconds)
         if self.ranked:
-            self.gap = max(0.0, 1.0 - min(too_dear, self.frontier.least_bound) / self.fastest)
+            self.gap = max(0.0, 1.0 - left / self.fastest)
+
+    def _exhausted(self, candidate: Candidate) -> bool:
+        """Whether the effort is spent: on the fastest and the table, or on all that may yet be faster."""
+        if not self.ranked or self.spent <= self.effort:
+            return False
+        unlikely = self._enough_rows and candidate.expected_seconds > self.fastest * (1 + DOUBT)
+        return unlikely or self.spent > self._patience
 
     def _too_dear(self, layout: Layout) -> bool:
         """Whether simulating a layout would leave no time for others."""
@@ -82,6 +118,11 @@ class Contest:
             return False
         cost = actions(layout)
         return cost > DEAR * self.effort or self.spent + cost > self._patience
+
+    def _doubtful(self, candidate: Candidate, layout: Layout) -> bool:
+        """Whether a layout of a known row is not expected to gain."""
+        known = self.groups.get(row_key(layout))
+        return known is not None and candidate.expected_seconds > known[1].step_seconds * (1 + DOUBT)
 
     @property
     def _patience(self) -> float:

@@ -130,7 +130,12 @@ class _VariantBatch(_Batch):
 
 @dataclass
 class _MixedBatch(_VariantBatch):
-    """Variants bounded as if nothing were recomputed, to be bounded again by what fits."""
+    """Variants bounded as if nothing were recomputed, to be bounded again by what fits.
+
+    `slowest` is the work of the slowest rank with nothing recomputed, by choice.
+    """
+
+    slowest: Seconds = field(kw_only=True)
 
 
 class Frontier:
@@ -253,8 +258,8 @@ class Frontier:
         times = layer_times(self.space, choices, self.pricing.software, self.pricing.costs)
         skeletons = self.space.skeletons.take(choices.skeleton)
         split = splits(self.space.model.layers, skeletons.pp, times)
-        split = split.loosened(choices.recompute == MIXED)
-        columns, load = choice_columns(self.space, choices), split.least
+        columns = choice_columns(self.space, choices)
+        load = split.loosened(choices.recompute == MIXED).least
         line = least_seconds(skeletons.pp, skeletons.microbatches, times, load)
         after = np.minimum.reduce(
             [
@@ -263,6 +268,7 @@ class Frontier:
                     replace(columns, zero=np.full_like(columns.tp, zero)),
                     times,
                     load,
+                    microbatches=skeletons.microbatches,
                     first_ends_last=False,
                 )
                 for zero in self.space.zeros
@@ -293,10 +299,12 @@ class Frontier:
 
     def _variants(self, parent: _ChoiceBatch, rows: Column) -> tuple[_VariantBatch, _MixedBatch]:
         choices, times = parent.choices.take(rows), parent.times.take(rows)
+        split = parent.split.take(rows)
         variants = self.space.variants(choices)
         bounds, expected, possible = variant_bounds(
-            self.space, self.pricing, choices, variants, times=times, split=parent.split.take(rows)
+            self.space, self.pricing, choices, variants, times=times, split=split
         )
+        slowest = split.least.slowest
         self.bounded += len(variants)
         self.infeasible["memory"] += int(np.count_nonzero(~possible))
         mixed = choices.recompute[variants.choice] == MIXED
@@ -304,7 +312,7 @@ class Frontier:
         shared: dict[str, Any] = {"choices": choices, "times": times, "variants": variants, "own": bounds}
         return (
             _VariantBatch(*_sorted(expected[plain], bounds[plain], plain), **shared),
-            _MixedBatch(*_sorted(expected[rest], bounds[rest], rest), **shared),
+            _MixedBatch(*_sorted(expected[rest], bounds[rest], rest), slowest=slowest, **shared),
         )
 
     def _mixed(self, parent: _MixedBatch, rows: Column) -> _VariantBatch:
@@ -320,8 +328,7 @@ class Frontier:
         # All that is expected beside the slowest rank's work grows with it.
         choice = parent.variants.choice[rows]
         skeletons = self.space.skeletons.take(parent.choices.skeleton[choice])
-        leanest = self.space.model.layers / skeletons.pp * skeletons.microbatches
-        leanest = leanest * parent.times.block.both[choice]
+        leanest = skeletons.microbatches * parent.slowest[choice]
         expected = np.maximum(before * np.maximum(1.0, busy / leanest), bounds)[kept]
         parent.own[rows] = bounds
         return _VariantBatch(

@@ -16,13 +16,16 @@ from planner.costs import memory
 from planner.costs.compute import Slice, optimizer_seconds
 from planner.costs.flops import Number
 from planner.costs.price import straggling
-from planner.costs.rates import beside, gathering_seconds, reduction_seconds
+from planner.costs.rates import beside, gathering_seconds, reduction_seconds, sharded_seconds
 from planner.costs.roofline import ELEMENT_BYTES
 from planner.costs.software import Software
 from planner.loads import Loads
+from planner.skeletons import Column
 from profiles.cluster import ClusterSpec
 from profiles.costs import CostTable
 from profiles.model import ModelSpec
+
+SHARDED = 2  # the ZeRO stage from which on every microbatch communicates over dp
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -135,26 +138,36 @@ def memory_bound(
 
 
 def after_pipeline(
-    pricing: Pricing, columns: LayoutColumns, times: LayerTimes, load: Loads, *, first_ends_last: bool
+    pricing: Pricing,
+    columns: LayoutColumns,
+    times: LayerTimes,
+    load: Loads,
+    *,
+    microbatches: Column,
+    first_ends_last: bool,
+    likely: bool = False,
 ) -> Seconds:
-    """Return the least seconds of exposed gradient reduction and of the optimizer.
+    """Return the least seconds that communication over dp and the optimizer add to the pipeline.
 
     The rank that finishes last hides its reduction behind at most its own last backward. With a whole
-    backward that rank is the first; otherwise it may be any.
+    backward that rank is the first; otherwise it may be any. With `likely`, its layers are taken to be the
+    average, and a rank that may be any to lie between the ends.
     """
     model, device = pricing.model, pricing.cluster.device
-    fewest = load.first_layers if first_ends_last else np.minimum(load.first_layers, load.last_layers)
-    ends = 1.0 if first_ends_last else 0.0
-    held = held_parameters(model, columns.tp, fewest, first=ends, last=0.0)
     exposed = np.zeros(len(columns.tp))
     if pricing.costs is None:
-        reduced = reduction_seconds(pricing.cluster, columns, pricing.software, held, None)
+        fewest = load.first_layers if first_ends_last else np.minimum(load.first_layers, load.last_layers)
+        ends = (1.0, columns.pp == 1) if first_ends_last else (1.0, 1.0)
         most = np.maximum(1, load.most)
-        hiding = load.most * times.block.hiding + times.first_alone.hiding
-        hiding = hiding + np.where(columns.pp == 1, 1.0, 1.0 - ends) * times.last_alone.hiding
-        # More blocks and more to hide behind never expose more, so the most of either bounds it.
-        exposed = reduced / most + beside(hiding * (1 - 1 / most), reduced * (1 - 1 / most))
-        exposed = exposed + gathering_seconds(pricing.cluster, columns, pricing.software, held, None)
+        if likely:
+            fewest = model.layers / columns.pp
+            ends = ends if first_ends_last else (0.0, 0.0)
+            most = np.maximum(1.0, fewest)
+        held = held_parameters(model, columns.tp, fewest, first=first_ends_last * 1.0, last=0.0)
+        exposed = _reduced(pricing, columns, times, held, most=most, ends=ends)
+        if (columns.zero >= SHARDED).any():
+            sharded = _sharded(pricing, columns, times, held, layers=fewest, ends=ends)
+            exposed = exposed + microbatches * sharded
     shard = np.where(columns.zero > 0, columns.dp, 1)
     largest = np.maximum(
         held_parameters(model, columns.tp, load.first_layers, first=1.0, last=0.0),
@@ -167,6 +180,53 @@ def after_pipeline(
         gradient = memory.gradient_element_bytes(pricing.software, columns.precision)
         update = optimizer_seconds(device, largest / shard, gradient, ELEMENT_BYTES[columns.precision])
     return np.asarray(exposed + update)
+
+
+def _reduced(
+    pricing: Pricing,
+    columns: LayoutColumns,
+    times: LayerTimes,
+    held: Number,
+    *,
+    most: Number,
+    ends: tuple[Number, Number],
+) -> Seconds:
+    """Return the least seconds of one reduction of a step's gradients that nothing hides.
+
+    More blocks and more to hide behind never expose more, so the most of either bounds it.
+    """
+    reduced = reduction_seconds(pricing.cluster, columns, pricing.software, held, None)
+    hiding = most * times.block.hiding
+    hiding = hiding + ends[0] * times.first_alone.hiding + ends[1] * times.last_alone.hiding
+    exposed = reduced / most + beside(hiding * (1 - 1 / most), reduced * (1 - 1 / most))
+    return np.asarray(exposed + gathering_seconds(pricing.cluster, columns, pricing.software, held, None))
+
+
+def _sharded(
+    pricing: Pricing,
+    columns: LayoutColumns,
+    times: LayerTimes,
+    held: Number,
+    *,
+    layers: Number,
+    ends: tuple[Number, Number],
+) -> Seconds:
+    """Return the least seconds that the collectives of ZeRO-2 and 3 add to one microbatch of a rank.
+
+    Every further layer adds as much to them as to what they hide behind, so the fewest layers bound it.
+    """
+    blocks = np.maximum(1, layers)
+    phases = sharded_seconds(pricing.cluster, columns, pricing.software, parameters=held, blocks=blocks)
+    parts = (times.block, times.first_alone, times.last_alone)
+    forward, backward = (
+        layers * block + ends[0] * first + ends[1] * last
+        for block, first, last in ([part.forward for part in parts], [part.hiding for part in parts])
+    )
+    gathered, scattered = phases
+    if not columns.overlap.dp:
+        return np.asarray(gathered + scattered)
+    hidden = beside(forward, gathered) + beside(backward, scattered)
+    return np.asarray((columns.dp > 1) * (hidden + (gathered + scattered) / blocks))
 
 
 def waiting_share(pricing: Pricing, world_size: Number) -> Number:

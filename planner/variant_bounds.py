@@ -15,7 +15,7 @@ from planner.loads import Loads, Splits
 from planner.rank_bounds import Pricing, after_pipeline, fits, memory_bound, waiting_share
 from planner.schedules.families import find_family
 from planner.skeletons import Column
-from planner.space import RECOMPUTES, Choices, Space, Variants
+from planner.space import MIXED, RECOMPUTES, Choices, Space, Variants
 
 # The recomputation that keeps least, in the order of RECOMPUTES and MIXED.
 LEANEST = np.array([*RECOMPUTES, "full"])
@@ -30,16 +30,20 @@ def variant_bounds(
     times: LayerTimes,
     split: Splits,
 ) -> tuple[Seconds, Seconds, NDArray[np.bool_]]:
-    """Return the least step seconds of `variants`, what is expected, and whether each may fit its device."""
+    """Return the least step seconds of `variants`, what is expected, and whether each may fit its device.
+
+    `split` balances the layers; a mixed recomputation may split them otherwise, and is expected not to.
+    """
     bounds = np.full(len(variants), np.inf)
     expected = np.full(len(variants), np.inf)
     possible = np.zeros(len(variants), dtype=bool)
     columns = choice_columns(space, choices)
     waiting = 1.0 + waiting_share(pricing, columns.world_size)
     microbatches = space.skeletons.microbatches[choices.skeleton]
+    loose = split.loosened(choices.recompute == MIXED)
     for number, name in enumerate(space.schedules):
         family = find_family(name)
-        load = split.of(family)
+        load = loose.of(family)
         own = np.flatnonzero(variants.schedule == number)
         some = take_variants(variants, own)
         own = own[
@@ -50,14 +54,18 @@ def variant_bounds(
         picked = replace(columns.take(rows), zero=variants.zero[own])
         m, own_times, own_load = microbatches[rows], times.take(rows), load.take(rows)
         whole = family.placement == "loop" and not family.split
-        shared: dict[str, Any] = {"pp": picked.pp, "chunks": chunks, "microbatches": m}
-        shared |= {"times": own_times, "load": own_load}
-        line = pipeline_bound(name, **shared)
-        likely = pipeline_expectation(name, layers=space.model.layers, **shared)
-        after = after_pipeline(pricing, picked, own_times, own_load, first_ends_last=whole)
+        shared: dict[str, Any] = {"pp": picked.pp, "chunks": chunks, "microbatches": m, "times": own_times}
+        line = pipeline_bound(name, load=own_load, **shared)
+        probable = pipeline_expectation(name, load=split.of(family).take(rows), **shared)
+        after, later = (
+            after_pipeline(
+                pricing, picked, own_times, own_load, microbatches=m, first_ends_last=whole, likely=likely
+            )
+            for likely in (False, True)
+        )
         slower = waiting[rows] if np.ndim(waiting) else waiting
         bounds[own] = line * slower + after
-        expected[own] = np.maximum(line, likely) * slower + after
+        expected[own] = np.maximum(line, probable) * slower + np.maximum(after, later)
     return bounds, expected, possible
 
 

@@ -97,10 +97,14 @@ def run(
     def extend(a: Sequence[float], b: Sequence[float]) -> tuple[float, ...]:
         return tuple(x + repeats * (y - x) for x, y in zip(a, b, strict=True))
 
+    busy = extend(short.busy, longer.busy)
+    seconds = short.seconds + repeats * (longer.seconds - short.seconds)
+    # Where one rank is much slower than the others, it may not hold them up yet in so short a part.
+    late = max(0.0, short.seconds + repeats * (max(longer.busy) - max(short.busy)) - seconds)
     return Pipeline(
-        seconds=short.seconds + repeats * (longer.seconds - short.seconds),
-        ends=extend(short.ends, longer.ends),
-        busy=extend(short.busy, longer.busy),
+        seconds=seconds + late,
+        ends=tuple(end + late for end in extend(short.ends, longer.ends)),
+        busy=busy,
         in_flight=extend(short.in_flight, longer.in_flight),
         placement=longer.placement,
         shared=longer.shared,

@@ -89,7 +89,12 @@ def test_a_layout_that_only_zero_2_fits_is_found() -> None:
 
 @pytest.mark.parametrize(
     ("model", "cluster", "devices", "global_batch"),
-    [("gpt3-22b", "selene", 8, 16), ("llama3.1-8b", "dgx-h100", 24, 48), ("gpt2-large", "dgx1-v100", 12, 24)],
+    [
+        ("gpt3-22b", "selene", 8, 16),
+        ("llama3.1-8b", "dgx-h100", 24, 48),
+        ("gpt2-large", "dgx1-v100", 12, 24),
+        ("gpt3-3.6b", "rtx4090-8", 32, 64),
+    ],
 )
 def test_bounds_are_never_above_the_price(model: str, cluster: str, devices: int, global_batch: int) -> None:
     spec, machine = model_preset(model), cluster_preset(cluster).with_nodes(-(-devices // 8))
@@ -193,6 +198,33 @@ def test_an_impossible_pin_names_its_field() -> None:
         search(model_preset("gpt3-22b"), cluster_preset("selene"), devices=8, global_batch=8, pins={"tp": 3})
     with pytest.raises(FieldError, match="does not divide the global batch 8"):
         search(model_preset("gpt3-22b"), cluster_preset("selene"), devices=8, global_batch=8, pins={"dp": 3})
+
+
+@pytest.mark.parametrize("zero", [2, 3])
+def test_bounds_hold_where_every_microbatch_communicates_over_dp(zero: int) -> None:
+    model, cluster = model_preset("gpt3-3.6b"), cluster_preset("rtx4090-8").with_nodes(4)
+    pins = Pins(values={"zero": zero, "sequence_parallel": False, "rank_order": "tp-dp-pp"})
+    space = build_space(model, cluster, devices=32, global_batch=32, target=ANY, pins=pins)
+    pricing = Pricing(model=model, cluster=cluster, software=MODERN)
+    checked, shares = 0, []
+    for candidate in Frontier(space, pricing):
+        layout = assemble(space, pricing, candidate)
+        if layout is not None and layout.dp > 1 and not candidate.mixed:
+            estimate = price(model, cluster, layout)
+            assert candidate.bound_seconds <= estimate.step_seconds * (1 + 1e-9), layout
+            shares.append(candidate.bound_seconds / estimate.step_seconds)
+            checked += 1
+        if checked == 60:
+            break
+    assert checked == 60
+    assert np.median(shares) > 0.75  # a bound that forgets this traffic is far below
+
+
+def test_slow_links_are_seen_before_anything_is_simulated() -> None:
+    model, cluster = model_preset("gpt3-7.5b"), cluster_preset("rtx4090-8").with_nodes(64)
+    found = search(model, cluster, devices=512, global_batch=128)
+    known = Layout(tp=4, pp=19, dp=2, global_batch=128, schedule="zb-h2", sequence_parallel=True)
+    assert found.best.estimate.step_seconds <= price(model, cluster, known).step_seconds * (1 + TIE)
 
 
 def test_search_is_deterministic() -> None:

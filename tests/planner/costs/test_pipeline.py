@@ -6,8 +6,9 @@ from hypothesis import strategies as st
 
 from planner.costs import pipeline
 from planner.costs.pipeline import run
-from planner.schedules.families import FAMILIES
+from planner.schedules.families import FAMILIES, build
 from planner.schedules.family import Family
+from planner.schedules.simulate import simulate
 from planner.schedules.times import StageTimes
 
 
@@ -58,6 +59,22 @@ def test_equal_stages_take_the_closed_form(ranks: int) -> None:
     # m·t + (p − 1)·t (Narayanan et al. 2021, arXiv 2104.04473, §2.2)
     assert line.seconds == pytest.approx(3.0 * (4 * ranks + ranks - 1))
     assert line.in_flight == tuple(float(ranks - r) for r in range(ranks))
+
+
+def test_a_long_schedule_takes_no_less_than_its_slowest_rank() -> None:
+    """In the part that is simulated, the first rank does not hold the others up yet."""
+    ranks, microbatches = 16, 128
+    layers = (2.0,) * ranks + (1.0,) * (ranks - 1) + (1.4,)
+    times = StageTimes(
+        forward=layers,
+        input_gradient=tuple(1.36 * each for each in layers),
+        weight_gradient=tuple(0.81 * each for each in layers),
+        wire=(0.2,) * (len(layers) - 1),
+    )
+    line = run("zb-v", times, ranks=ranks, chunks=2, microbatches=microbatches)
+    whole = simulate(build("zb-v", ranks=ranks, microbatches=microbatches, chunks=2), times)
+    assert line.seconds >= max(line.busy) * (1 - 1e-12)
+    assert line.seconds == pytest.approx(whole.makespan, rel=0.012)
 
 
 def test_shared_processors_cannot_be_outrun() -> None:
