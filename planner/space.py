@@ -24,6 +24,7 @@ from planner.neighbours import distinct_orders
 from planner.pin_check import check_pins
 from planner.pins import Pins
 from planner.schedules.families import FAMILIES, find_family
+from planner.schedules.family import Family
 from planner.skeletons import Column, Skeletons, all_skeletons
 from planner.targets import Target
 from profiles.cluster import ClusterSpec, Precision
@@ -171,17 +172,15 @@ class Space:
     def _tables(self) -> dict[int, list[tuple[int, int, int]]]:
         """(schedule, chunks, zero) by 4 · pp + 2 · (dp > 1) + (several chunks may take turns)."""
         alone = tuple(z for z in self.zeros if z in {0, self.pins.get("zero")})
-        return {
-            4 * pp + 2 * data + chunked: [
-                (number, chunks, zero)
-                for number, chunks in self._schedules(pp)
-                if chunked or chunks == 1
-                for zero in (self.zeros if data else alone)
-            ]
-            for pp in sorted(set(self.skeletons.pp.tolist()))
-            for data in (0, 1)
-            for chunked in (0, 1)
-        }
+        families = [find_family(name) for name in self.schedules]
+        tables = {}
+        for pp in np.unique(self.skeletons.pp).tolist():
+            pairs = self._schedules(pp, families)
+            plain = [pair for pair in pairs if pair[1] == 1]
+            for data, zeros in enumerate((alone, self.zeros)):
+                for chunked, some in enumerate((plain, pairs)):
+                    tables[4 * pp + 2 * data + chunked] = [(*pair, zero) for pair in some for zero in zeros]
+        return tables
 
     @cached_property
     def _flat_tables(self) -> tuple[Column, Column, Column]:
@@ -194,17 +193,13 @@ class Space:
             rows += table
         return starts, lengths, np.array(rows, dtype=np.int64).reshape(len(rows), 3)
 
-    def _schedules(self, pp: int) -> list[tuple[int, int]]:
+    def _schedules(self, pp: int, families: list[Family]) -> list[tuple[int, int]]:
         """(schedule, chunks) of `pp` ranks. One rank needs no pipeline schedule: the first serves."""
+        most, pinned = self.model.layers // pp, self.pins.get("chunks")
         found = []
-        for number, name in enumerate(self.schedules):
-            family = find_family(name)
-            chunks = [family.chunks]
-            if family.chunked:
-                chunks = list(range(family.chunks, self.model.layers // pp + 1))
-            found += [
-                (number, c) for c in chunks if c * pp <= self.model.layers and self.pins.allow("chunks", c)
-            ]
+        for number, family in enumerate(families):
+            chunks = range(family.chunks, (most if family.chunked else min(most, family.chunks)) + 1)
+            found += [(number, c) for c in chunks if pinned is None or pinned == c]
         return found if pp > 1 else found[:1]
 
     def _distinct_orders(self, rows: Column) -> NDArray[np.bool_]:
