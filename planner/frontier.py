@@ -34,12 +34,12 @@ from planner.mixed import mixed_bounds
 from planner.rank_bounds import Pricing, after_pipeline, fits, memory_bound, waiting_share
 from planner.skeletons import Column, Skeletons
 from planner.space import MIXED, Choices, Space, Variants
-from planner.variant_bounds import LEANEST, take_variants, variant_bounds
+from planner.variant_bounds import LEANEST, least_expectation, take_variants, variant_bounds
 
 ROUGH_AT_ONCE = 4096
-SKELETONS_AT_ONCE = 512
-CHOICES_AT_ONCE = 1024
-MIXED_AT_ONCE = 64
+SKELETONS_AT_ONCE = 256
+CHOICES_AT_ONCE = 512
+MIXED_AT_ONCE = 128
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -245,9 +245,12 @@ class Frontier:
         times, p = parent.times(rows), np.tile(skeletons.pp, 2)
         split = splits(self.space.model.layers, p, times)
         bounds = least_seconds(p, np.tile(skeletons.microbatches, 2), times, split.least)
-        bounds = np.where(times.known, bounds, np.inf).reshape(2, -1).min(axis=0)
-        bounds = self._waiting(bounds, skeletons)
-        return _SkeletonBatch(*_sorted(bounds, bounds, rows))
+        likely = least_expectation(self.space, p, np.tile(skeletons.microbatches, 2), times, split)
+        bounds, likely = (
+            self._waiting(np.where(times.known, each, np.inf).reshape(2, -1).min(axis=0), skeletons)
+            for each in (bounds, likely)
+        )
+        return _SkeletonBatch(*_sorted(np.maximum(bounds, likely), bounds, rows))
 
     def _layouts(self, rows: Column) -> int:
         choices = self.space.choices(rows)
@@ -274,7 +277,11 @@ class Frontier:
                 for zero in self.space.zeros
             ]
         )
-        bounds = line * (1 + waiting_share(self.pricing, columns.world_size)) + after
+        likely = least_expectation(self.space, skeletons.pp, skeletons.microbatches, times, split)
+        bounds, expected = (
+            each * (1 + waiting_share(self.pricing, columns.world_size)) + after
+            for each in (line, np.maximum(line, likely))
+        )
         least = np.zeros(len(choices)) + 1.0 / self.space.model.layers
         peak = np.minimum.reduce(
             [
@@ -294,7 +301,7 @@ class Frontier:
         self.infeasible["not measured"] += int(sizes[~times.known].sum())
         kept = np.flatnonzero(possible)
         return _ChoiceBatch(
-            *_sorted(bounds[kept], bounds[kept], kept), choices=choices, times=times, split=split
+            *_sorted(expected[kept], bounds[kept], kept), choices=choices, times=times, split=split
         )
 
     def _variants(self, parent: _ChoiceBatch, rows: Column) -> tuple[_VariantBatch, _MixedBatch]:

@@ -69,6 +69,17 @@ class Splits:
         """Return the split that `family` gets."""
         return self.straight if family.placement == "loop" else self.folded
 
+    def pick(self, index: Column, folded: NDArray[np.bool_]) -> Loads:
+        """Return the rows at `index` of one of the two, row by row."""
+        one, two = self.straight, self.folded
+        return replace(
+            one,
+            **{
+                name: np.where(folded, getattr(two, name)[index], getattr(one, name)[index])
+                for name in _LOAD_COLUMNS
+            },
+        )
+
     @property
     def least(self) -> Loads:
         """What holds of both."""

@@ -119,7 +119,7 @@ def memory_bound(
     recompute: Number,
     load: Loads,
     *,
-    folded: bool = False,
+    folded: Number = False,
 ) -> Seconds:
     """Return the least bytes of the fullest rank; `depths` are those of the first and the last rank.
 
@@ -130,9 +130,9 @@ def memory_bound(
     average = -(-pricing.model.layers // columns.pp)
     parts = rank_bytes(pricing, columns, recompute)
     peak = parts.total(layers=load.first_layers, depth=depths[0], first=1.0, last=alone)
-    if not folded:
+    if not np.all(folded):
         last = parts.total(layers=load.last_layers, depth=depths[1], first=alone, last=1.0)
-        peak = np.maximum(peak, last)
+        peak = np.where(folded, peak, np.maximum(peak, last))
     other = parts.total(layers=average, depth=np.minimum(*depths), first=0.0, last=0.0)
     return np.asarray(np.maximum(peak, other))
 
@@ -144,7 +144,7 @@ def after_pipeline(
     load: Loads,
     *,
     microbatches: Column,
-    first_ends_last: bool,
+    first_ends_last: Number,
     likely: bool = False,
 ) -> Seconds:
     """Return the least seconds that communication over dp and the optimizer add to the pipeline.
@@ -156,14 +156,15 @@ def after_pipeline(
     model, device = pricing.model, pricing.cluster.device
     exposed = np.zeros(len(columns.tp))
     if pricing.costs is None:
-        fewest = load.first_layers if first_ends_last else np.minimum(load.first_layers, load.last_layers)
-        ends = (1.0, columns.pp == 1) if first_ends_last else (1.0, 1.0)
+        first = np.asarray(first_ends_last, dtype=float)
+        fewest = np.where(first > 0, load.first_layers, np.minimum(load.first_layers, load.last_layers))
         most = np.maximum(1, load.most)
+        ends: tuple[Number, Number] = (1.0, np.where(first > 0, columns.pp == 1, 1.0))
         if likely:
             fewest = model.layers / columns.pp
-            ends = ends if first_ends_last else (0.0, 0.0)
             most = np.maximum(1.0, fewest)
-        held = held_parameters(model, columns.tp, fewest, first=first_ends_last * 1.0, last=0.0)
+            ends = (first, first * (columns.pp == 1))
+        held = held_parameters(model, columns.tp, fewest, first=first, last=0.0)
         exposed = _reduced(pricing, columns, times, held, most=most, ends=ends)
         if (columns.zero >= SHARDED).any():
             sharded = _sharded(pricing, columns, times, held, layers=fewest, ends=ends)
