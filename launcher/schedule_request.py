@@ -13,14 +13,11 @@ from planner.schedules import (
     AUTO,
     FAMILIES,
     Family,
-    Problem,
     Schedule,
     ScheduleError,
     ScheduleRefused,
     StageTimes,
     Timeline,
-    auto,
-    auto_timeline,
     build,
     check_parsed,
     find_family,
@@ -30,6 +27,7 @@ from planner.schedules import (
     steady_weight_versions,
     to_data,
 )
+from planner.schedules.automatic import Problem, auto, auto_timeline
 from profiles.errors import ConfigError, InfeasibleError
 
 _FRONTIER_EFFORT = 100_000

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,8 +20,10 @@ from planner.layout import Layout, Overlap, RankOrder
 from planner.skeletons import Column
 from planner.space import MIXED, RECOMPUTES, Choices, Space
 from profiles.cluster import ClusterSpec, Precision
-from profiles.costs import CostTable
 from profiles.errors import ConfigError
+
+if TYPE_CHECKING:
+    from profiles.costs import CostTable
 
 Seconds = NDArray[np.float64]
 

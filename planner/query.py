@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from planner.search import EFFORT, SearchResult, search
 from profiles.cluster import ClusterSpec
-from profiles.costs import CostTable
 from profiles.model import ModelSpec
+
+if TYPE_CHECKING:
+    from profiles.costs import CostTable
 
 
 @dataclass(frozen=True, kw_only=True)

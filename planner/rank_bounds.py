@@ -7,6 +7,7 @@ can be priced before its layers are known.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
@@ -22,8 +23,10 @@ from planner.costs.software import Software
 from planner.loads import Loads
 from planner.skeletons import Column
 from profiles.cluster import ClusterSpec
-from profiles.costs import CostTable
 from profiles.model import ModelSpec
+
+if TYPE_CHECKING:
+    from profiles.costs import CostTable
 
 SHARDED = 2  # the ZeRO stage from which on every microbatch communicates over dp
 

@@ -14,7 +14,7 @@ import time
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from planner.contest import Contest
 from planner.costs import MODERN, Software
@@ -28,9 +28,11 @@ from planner.space import build_space
 from planner.targets import find_target
 from planner.verdict import limits
 from profiles.cluster import ClusterSpec
-from profiles.costs import CostTable
 from profiles.errors import InfeasibleError
 from profiles.model import ModelSpec
+
+if TYPE_CHECKING:
+    from profiles.costs import CostTable
 
 EFFORT = 30_000  # simulated actions, about a tenth of a second
 

@@ -9,13 +9,16 @@ the message size. A shape that was never measured is refused rather than guessed
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from planner.costs.compute import ComponentTimes
 from profiles.cluster import Precision
-from profiles.costs import Collective, CollectiveCost, Component, CostTable, LayerCost, Phase
 from profiles.errors import ConfigError
+
+if TYPE_CHECKING:
+    from profiles.costs import Collective, CollectiveCost, Component, CostTable, LayerCost, Phase
 
 
 def interpolate(x: float, points: Sequence[tuple[float, float]]) -> float:

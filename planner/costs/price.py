@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import cache
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -35,8 +36,10 @@ from planner.partition import spread
 from planner.plan import Estimate, Memory, TimeBreakdown
 from planner.schedules.times import StageTimes
 from profiles.cluster import ClusterSpec
-from profiles.costs import CostTable
 from profiles.model import ModelSpec
+
+if TYPE_CHECKING:
+    from profiles.costs import CostTable
 
 # Of a step, for every doubling of the nodes that wait for each other: 530B on 280 → 2,240 A100 loses 3 %
 # beyond its gradient reduction (Korthikanti et al. 2022, §6); 7B on 64 → 1,024 loses 4 to 8 % (InternEvo).

@@ -7,7 +7,7 @@ Pieces     one microbatch through a block, the embedding and the head; exposed t
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import Literal, Protocol
+from typing import TYPE_CHECKING, Literal, Protocol
 
 import numpy as np
 
@@ -19,8 +19,10 @@ from planner.costs.roofline import ELEMENT_BYTES
 from planner.costs.software import Software
 from planner.layout import Layout, Overlap
 from profiles.cluster import ClusterSpec, Precision
-from profiles.costs import Collective, CostTable
 from profiles.model import ModelSpec
+
+if TYPE_CHECKING:
+    from profiles.costs import Collective, CostTable
 
 # How a rank alone and ranks that join in collectives take turns with their hosts; see `_starved`.
 HOST_BLEND = 4.6

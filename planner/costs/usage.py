@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from functools import cache
+from typing import TYPE_CHECKING
 
 from planner.costs import memory
 from planner.costs.compute import Slice
@@ -11,8 +12,10 @@ from planner.costs.software import Software
 from planner.layout import Layout
 from planner.plan import Memory, RankMemory
 from profiles.cluster import ClusterSpec
-from profiles.costs import CostTable
 from profiles.model import ModelSpec
+
+if TYPE_CHECKING:
+    from profiles.costs import CostTable
 
 
 def memory_usage(

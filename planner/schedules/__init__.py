@@ -1,16 +1,14 @@
 """Pipeline schedules as data: build, check, simulate, lower, draw."""
 
 from planner.schedules.action import Action, Kind, Message, Schedule, loop_placement, v_placement
-from planner.schedules.auto import AUTO, auto, auto_timeline
 from planner.schedules.blocking import simulate_lowered
 from planner.schedules.check import check, check_cells, check_parsed
 from planner.schedules.chrome_trace import chrome_trace, read_chrome_trace
-from planner.schedules.families import FAMILIES, build, find_family
+from planner.schedules.families import AUTO, FAMILIES, build, find_family
 from planner.schedules.family import Family, ScheduleError
 from planner.schedules.lower import LoweredAction, LoweredSchedule, lower, prove_order
 from planner.schedules.memory import peak_activations, peak_stage_activations
 from planner.schedules.messages import check_lowered
-from planner.schedules.problem import Problem
 from planner.schedules.refusal import ScheduleRefused
 from planner.schedules.shared import simulate_shared
 from planner.schedules.simulate import simulate
@@ -32,7 +30,6 @@ __all__ = [
     "LoweredSchedule",
     "Message",
     "ParsedSchedule",
-    "Problem",
     "RankShare",
     "Schedule",
     "ScheduleError",
@@ -40,8 +37,6 @@ __all__ = [
     "StageTimes",
     "StepTimeline",
     "Timeline",
-    "auto",
-    "auto_timeline",
     "build",
     "check",
     "check_cells",

@@ -5,11 +5,26 @@ from __future__ import annotations
 import difflib
 
 from planner.schedules.action import Schedule
-from planner.schedules.auto import AUTO
 from planner.schedules.family import Family, ScheduleError
 from planner.schedules.named import NAMED, build_family
 
 FAMILIES = NAMED  # what a search over layouts tries; `auto` is a search itself
+
+
+def _automatic(ranks: int, microbatches: int, chunks: int) -> Schedule:
+    from planner.schedules.automatic import auto_by_name  # noqa: PLC0415 (start-up time of all others)
+
+    return auto_by_name(ranks, microbatches, chunks)
+
+
+AUTO = Family(
+    name="auto",
+    summary="searched for the given durations, transfers and memory; by name alone for F = I = W",
+    source="Cuboid",
+    build=_automatic,
+    chunked=True,
+    split=True,
+)
 
 
 def find_family(name: str) -> Family:

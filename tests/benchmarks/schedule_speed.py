@@ -12,17 +12,8 @@ import time
 from collections.abc import Callable, Sequence
 from importlib import import_module
 
-from planner.schedules import (
-    Problem,
-    StageTimes,
-    auto,
-    build,
-    check,
-    loop_placement,
-    lower,
-    lowered_to_csv,
-    simulate,
-)
+from planner.schedules import StageTimes, build, check, loop_placement, lower, lowered_to_csv, simulate
+from planner.schedules.automatic import Problem, auto
 
 RANKS, MICROBATCHES = 64, 1024
 UNIT = StageTimes.uniform(stages=RANKS)

@@ -8,9 +8,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from planner.schedules import Problem, StageTimes, check, peak_activations, simulate, v_placement
-from planner.schedules.candidates import Patterned, Published
-from planner.schedules.v_pattern import find_pattern
+from planner.schedules import StageTimes, check, peak_activations, simulate, v_placement
+from planner.schedules.automatic import Problem
+from planner.schedules.automatic.candidates import Patterned, Published
+from planner.schedules.automatic.v_pattern import find_pattern
 
 
 @st.composite

@@ -11,18 +11,17 @@ from hypothesis import strategies as st
 
 from planner.schedules import (
     FAMILIES,
-    Problem,
     Schedule,
     ScheduleError,
     StageTimes,
-    auto,
     build,
     check,
     find_family,
     peak_activations,
     simulate,
 )
-from planner.schedules.auto_large import best_of_large, least_cycle
+from planner.schedules.automatic import Problem, auto
+from planner.schedules.automatic.auto_large import best_of_large, least_cycle
 
 
 def families(problem: Problem) -> list[Schedule]:

@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from planner.schedules import StageTimes, check, loop_placement, simulate, v_placement
-from planner.schedules.generate import Policy, generate
+from planner.schedules.automatic.generate import Policy, generate
 from planner.schedules.memory import peak_stage_activations
 
 

@@ -11,9 +11,9 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from planner.schedules.action import Action, Kind, Schedule
+from planner.schedules.automatic.score import score_of
 from planner.schedules.memory import peak_of
 from planner.schedules.refusal import ScheduleRefused
-from planner.schedules.score import score_of
 from planner.schedules.simulate import simulate
 from planner.schedules.timeline import Timeline
 from planner.schedules.times import StageTimes

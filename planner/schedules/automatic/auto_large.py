@@ -16,7 +16,7 @@ from dataclasses import dataclass, replace
 from math import inf
 
 from planner.schedules.action import Schedule, loop_placement, v_placement
-from planner.schedules.candidates import (
+from planner.schedules.automatic.candidates import (
     Generated,
     Maker,
     Named,
@@ -27,12 +27,12 @@ from planner.schedules.candidates import (
     patterned,
     unnamed,
 )
+from planner.schedules.automatic.generate import Policy
+from planner.schedules.automatic.problem import Problem
+from planner.schedules.automatic.prolong import COMMON, prolong, short_enough, steady_rise
+from planner.schedules.automatic.score import Score, rounded, score_of
 from planner.schedules.family import Family
-from planner.schedules.generate import Policy
 from planner.schedules.memory import peak_activations
-from planner.schedules.problem import Problem
-from planner.schedules.prolong import COMMON, prolong, short_enough, steady_rise
-from planner.schedules.score import Score, rounded, score_of
 from planner.schedules.simulate import simulate
 from planner.schedules.timeline import Timeline
 

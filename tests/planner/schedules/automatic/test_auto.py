@@ -9,16 +9,15 @@ import pytest
 from planner.schedules import (
     FAMILIES,
     Kind,
-    Problem,
     ScheduleError,
     StageTimes,
-    auto,
     build,
     check,
     loop_placement,
     peak_activations,
     simulate,
 )
+from planner.schedules.automatic import Problem, auto
 from profiles.errors import InfeasibleError
 
 # A sample that is larger in CI; CUBOID_CASES=1000 runs the full set, which takes a few minutes.

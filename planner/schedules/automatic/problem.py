@@ -6,8 +6,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from planner.schedules.action import Schedule, loop_placement, v_placement
+from planner.schedules.automatic.score import Score, score_of
 from planner.schedules.memory import peak_stage_activations
-from planner.schedules.score import Score, score_of
 from planner.schedules.simulate import simulate
 from planner.schedules.times import StageTimes
 

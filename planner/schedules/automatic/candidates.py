@@ -8,12 +8,12 @@ from dataclasses import dataclass, field
 from math import inf
 
 from planner.schedules.action import Action, Kind, Schedule, new_action, v_placement
+from planner.schedules.automatic.generate import Policy, generate
+from planner.schedules.automatic.problem import Problem
 from planner.schedules.family import Family, ScheduleError
 from planner.schedules.fill import fill_weights
-from planner.schedules.generate import Policy, generate
 from planner.schedules.memory import peak_stage_activations
 from planner.schedules.named import NAMED, build_family
-from planner.schedules.problem import Problem
 
 _F, _I = Kind.F, Kind.I
 
@@ -132,7 +132,7 @@ class Patterned:
 
     def __call__(self, published: Published, within: float = inf) -> Schedule | None:
         """Return its schedule, if it keeps the limit with a cycle `within` so many seconds."""
-        from planner.schedules.v_pattern import find_pattern  # noqa: PLC0415 (imports numpy)
+        from planner.schedules.automatic.v_pattern import find_pattern  # noqa: PLC0415 (imports numpy)
 
         problem, placement = published.problem, v_placement(published.problem.ranks)
         times, limits = problem.times_of(placement), problem.limits(2)

@@ -20,13 +20,12 @@ from math import inf
 from operator import itemgetter
 
 from planner.schedules.action import Schedule
-from planner.schedules.auto_large import best_of_large
-from planner.schedules.candidates import Published, named, unnamed
-from planner.schedules.family import Family
-from planner.schedules.improve import improve
+from planner.schedules.automatic.auto_large import best_of_large
+from planner.schedules.automatic.candidates import Published, named, unnamed
+from planner.schedules.automatic.improve import improve
+from planner.schedules.automatic.problem import Problem
+from planner.schedules.automatic.score import Score, score_of
 from planner.schedules.memory import peak_activations
-from planner.schedules.problem import Problem
-from planner.schedules.score import Score, score_of
 from planner.schedules.simulate import simulate
 from planner.schedules.timeline import Timeline
 from planner.schedules.times import StageTimes
@@ -135,7 +134,8 @@ class _Leaders:
         return score
 
 
-def _auto_by_name(ranks: int, microbatches: int, chunks: int) -> Schedule:
+def auto_by_name(ranks: int, microbatches: int, chunks: int) -> Schedule:
+    """Return the schedule that the name alone stands for: F = I = W, nothing in between."""
     problem = Problem(
         ranks=ranks,
         microbatches=microbatches,
@@ -143,13 +143,3 @@ def _auto_by_name(ranks: int, microbatches: int, chunks: int) -> Schedule:
         times_of=lambda placement: StageTimes.uniform(stages=len(placement)),
     )
     return auto(problem, effort=EFFORT // 10)  # for F = I = W little is left to improve, and plans build many
-
-
-AUTO = Family(
-    name="auto",
-    summary="searched for the given durations, transfers and memory; by name alone for F = I = W",
-    source="Cuboid",
-    build=_auto_by_name,
-    chunked=True,
-    split=True,
-)

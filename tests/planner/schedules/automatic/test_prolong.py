@@ -10,18 +10,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from planner.schedules import (
-    Action,
-    Kind,
-    StageTimes,
-    auto,
-    build,
-    check,
-    peak_activations,
-    simulate,
-)
-from planner.schedules.problem import Problem
-from planner.schedules.prolong import prolong, short_enough, steady_rise
+from planner.schedules import Action, Kind, StageTimes, build, check, peak_activations, simulate
+from planner.schedules.automatic import auto
+from planner.schedules.automatic.problem import Problem
+from planner.schedules.automatic.prolong import prolong, short_enough, steady_rise
 
 PERIODIC = ("1f1b", "zb-h1", "zb-h2", "zb-v", "v-half", "v-min", "dualpipe-v")
 
@@ -94,7 +86,7 @@ def test_the_short_one_is_a_common_number_of_rounds_away(ranks: int, microbatche
 
 
 def test_large_problems_get_complete_schedules(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(importlib.import_module("planner.schedules.auto"), "_LARGE", 1000)
+    monkeypatch.setattr(importlib.import_module("planner.schedules.automatic.auto"), "_LARGE", 1000)
     ranks, microbatches = 4, 240
 
     def times(placement: Sequence[int]) -> StageTimes:
@@ -116,7 +108,7 @@ def test_large_problems_get_complete_schedules(monkeypatch: pytest.MonkeyPatch) 
 
 
 def test_what_fits_with_few_microbatches_alone_is_left_out(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(importlib.import_module("planner.schedules.auto"), "_LARGE", 100)
+    monkeypatch.setattr(importlib.import_module("planner.schedules.automatic.auto"), "_LARGE", 100)
     ranks, limit = 8, 13  # zb-h2 holds 12 of 12 microbatches, but 15 of many
 
     def times(placement: Sequence[int]) -> StageTimes:
