@@ -42,7 +42,7 @@ CHOICES_AT_ONCE = 512
 MIXED_AT_ONCE = 128
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, eq=False)
 class Candidate:
     """One complete layout: row `row` of `variants`, of row `choice` of `choices` and their `times`.
 

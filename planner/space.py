@@ -35,7 +35,7 @@ RECOMPUTES: tuple[Recompute, ...] = ("none", "selective", "full")
 MIXED = len(RECOMPUTES)  # per stage, whatever fits with the least work
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, eq=False)
 class Choices:
     """Skeletons with the options that decide the time of a layer; `skeleton` numbers the skeletons."""
 
@@ -53,7 +53,7 @@ class Choices:
         return Choices(**{f.name: getattr(self, f.name)[index] for f in fields(self)})
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, eq=False)
 class Variants:
     """Complete layouts as columns; `choice` numbers the rows of the choices they came from."""
 
@@ -174,7 +174,7 @@ class Space:
         alone = tuple(z for z in self.zeros if z in {0, self.pins.get("zero")})
         families = [find_family(name) for name in self.schedules]
         tables = {}
-        for pp in np.unique(self.skeletons.pp).tolist():
+        for pp in sorted(set(self.skeletons.pp.tolist())):  # np.unique imports all of numpy.ma
             pairs = self._schedules(pp, families)
             plain = [pair for pair in pairs if pair[1] == 1]
             for data, zeros in enumerate((alone, self.zeros)):

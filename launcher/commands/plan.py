@@ -167,10 +167,10 @@ def _write(
     output: Path | None,
     html: Path | None,
 ) -> None:
-    from launcher.plan_costs import origin  # noqa: PLC0415 (start-up time of --help)
-    from planner.plan import Plan, save_plan  # noqa: PLC0415 (start-up time of --help)
-
     if output is not None:
+        from launcher.plan_costs import origin  # noqa: PLC0415 (start-up time)
+        from planner.plan import Plan, save_plan  # noqa: PLC0415 (start-up time)
+
         best = result.best
         save_plan(
             output,

@@ -107,16 +107,12 @@ def _linear(
     name: str, model: ModelSpec, device: DeviceSpec, part: Slice, *, k: Number, n: Number, accumulate: float
 ) -> Kernel:
     """One linear layer; adding its weight gradient to the microbatches' sum moves `accumulate` bytes each."""
-    tokens = part.microbatch * model.seq_len
-    weight = WEIGHT_GRADIENT_FACTOR * matmul_seconds(device, part.precision, m=k, k=tokens, n=n)
-    weight = weight + accumulate * k * n / bandwidth(device)
-    return Kernel(
-        name=name,
-        forward=matmul_seconds(device, part.precision, m=tokens, k=k, n=n),
-        backward=matmul_seconds(device, part.precision, m=tokens, k=n, n=k) + weight,
-        weight_gradient=weight,
-        launches=2,
-    )
+    t, k, n = np.broadcast_arrays(part.microbatch * model.seq_len, k, n)
+    # All three products at once: most of what one takes is numpy's, not the numbers'.
+    m, inner, width = np.array([t, t, k]), np.array([k, n, t]), np.array([n, k, n])
+    forward, gradient, weight = matmul_seconds(device, part.precision, m=m, k=inner, n=width)
+    weight = WEIGHT_GRADIENT_FACTOR * weight + accumulate * k * n / bandwidth(device)
+    return Kernel(name=name, forward=forward, backward=gradient + weight, weight_gradient=weight, launches=2)
 
 
 def _stream(

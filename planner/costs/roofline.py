@@ -50,8 +50,8 @@ def matmul_seconds(
     if device.multiprocessors is None:
         arithmetic = 2.0 * batch * m * k * n / rate
     else:
-        single = all(np.ndim(size) == 0 for size in (m, k, n, batch))
-        rows, columns, fraction, split = CHOICES if single else CHOICES[..., None]
+        axes = max(np.ndim(size) for size in (m, k, n, batch))
+        rows, columns, fraction, split = CHOICES.reshape(CHOICES.shape + (1,) * axes)
         tiles = batch * np.ceil(m / rows) * np.ceil(n / columns)
         waves = np.ceil(split * tiles / device.multiprocessors)
         work = 2.0 * waves * device.multiprocessors * rows * columns * (k / split + PROLOGUE_DEPTH)
