@@ -29,7 +29,7 @@ DEAR = 3.0  # of the effort, what one price may take
 DEAREST = 15.0  # likewise, where the layout is expected to be faster than all others by
 GAIN = 0.02
 DOUBT = 0.01  # by how much a layout may turn out faster than expected
-FEW = 5  # rows without which a table is too short to stop at that,
+FEW = 4  # rows without which a table is too short to stop at that,
 SHORT_TABLE = 2.0  # and how many times as much is spent then
 
 
