@@ -7,10 +7,8 @@ pays for what `cuboid launch` needs.
 from __future__ import annotations
 
 import errno
-import gc
 import importlib
 import inspect
-import os
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -175,17 +173,3 @@ def _plainly(error: Exception, message: str) -> str:
     message = message.replace("Input should be", "must be").partition(", unable to parse")[0]
     details = getattr(error.__context__, "errors", None)
     return f"{message}, not '{details()[0].get('input')}'" if callable(details) else message
-
-
-def entry() -> None:
-    """Console entry point."""
-    # Looking for plugins of pydantic reads the metadata of every installed package.
-    os.environ.setdefault("PYDANTIC_DISABLE_PLUGINS", "__all__")
-    # Nothing here needs numpy's BLAS, which starts a thread for every core when it is imported.
-    os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
-    # Imports alone make some 300,000 objects that stay: looking through them again and again for garbage, and
-    # once more at the end, takes an eighth of the time of a short command.
-    gc.set_threshold(200_000, 50, 50)
-    code = main()
-    gc.freeze()
-    sys.exit(code)

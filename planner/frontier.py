@@ -36,9 +36,9 @@ from planner.skeletons import Column, Skeletons
 from planner.space import MIXED, Choices, Space, Variants
 from planner.variant_bounds import LEANEST, least_expectation, take_variants, variant_bounds
 
-ROUGH_AT_ONCE = 4096
-SKELETONS_AT_ONCE = 256
-CHOICES_AT_ONCE = 512
+ROUGH_AT_ONCE = 2048
+SKELETONS_AT_ONCE = 128
+CHOICES_AT_ONCE = 256
 MIXED_AT_ONCE = 128
 
 

@@ -39,20 +39,27 @@ def all_skeletons(model: ModelSpec, *, devices: int, global_batch: int, pins: Pi
     common = int(np.gcd.reduce([model.heads, model.kv_heads, model.ffn_hidden]))
     tps = [d for d in divisors(common) if d <= devices and pins.allow("tp", d)]
     pps = [p for p in range(1, min(model.layers, devices) + 1) if pins.allow("pp", p)]
-    batches = [
-        (dp, microbatch)
-        for dp in divisors(global_batch)
-        if dp <= devices and pins.allow("dp", dp)
-        for microbatch in divisors(global_batch // dp)
-        if pins.allow("microbatch", microbatch)
-    ]
-    tp, pp, batch = (
-        a.ravel() for a in np.meshgrid(np.array(tps), np.array(pps), np.arange(len(batches)), indexing="ij")
+    batches = np.array(
+        [
+            (dp, microbatch)
+            for dp in divisors(global_batch)
+            if dp <= devices and pins.allow("dp", dp)
+            for microbatch in divisors(global_batch // dp)
+            if pins.allow("microbatch", microbatch)
+        ],
+        dtype=np.int64,
+    ).reshape(-1, 2)
+    tp, pp = (
+        a.ravel()
+        for a in np.meshgrid(np.array(tps, dtype=np.int64), np.array(pps, dtype=np.int64), indexing="ij")
     )
-    dp, microbatch = (np.array([b[i] for b in batches], dtype=np.int64)[batch] for i in (0, 1))
-    used = tp * pp * dp
-    keep = np.flatnonzero(used <= devices if idle else used == devices)
-    tp, pp, dp, microbatch = (np.asarray(a[keep], dtype=np.int64) for a in (tp, pp, dp, microbatch))
+    # dp ascends, so what the devices suffice for are the first ones.
+    room = np.searchsorted(batches[:, 0], devices // (tp * pp), side="right")
+    place = np.arange(room.sum()) - np.repeat(np.cumsum(room) - room, room)
+    tp, pp, dp, microbatch = np.repeat(tp, room), np.repeat(pp, room), batches[place, 0], batches[place, 1]
+    if not idle:
+        keep = np.flatnonzero(tp * pp * dp == devices)
+        tp, pp, dp, microbatch = (a[keep] for a in (tp, pp, dp, microbatch))
     return Skeletons(
         tp=tp, pp=pp, dp=dp, microbatch=microbatch, microbatches=global_batch // (dp * microbatch)
     )

@@ -107,18 +107,19 @@ class Space:
 
     def variants(self, choices: Choices) -> Variants:
         """Return all complete layouts of `choices`."""
-        code = self._code(choices.skeleton)
-        starts, lengths, flat = self._flat_tables
-        sizes = lengths[code]
+        codes, table = np.unique(self._code(choices.skeleton), return_inverse=True)
+        rows = [self._table(code) for code in codes.tolist()]
+        lengths = np.array([len(each) for each in rows], dtype=np.int64)
+        starts, sizes = np.cumsum(lengths) - lengths, lengths[table]
         owner = np.repeat(np.arange(len(choices)), sizes)
         offset = np.arange(len(owner)) - np.repeat(np.cumsum(sizes) - sizes, sizes)
-        cells = flat[starts[code[owner]] + offset]
+        cells = np.concatenate([*rows, np.zeros((0, 3), dtype=np.int64)])[starts[table[owner]] + offset]
         return Variants(choice=owner, schedule=cells[:, 0], chunks=cells[:, 1], zero=cells[:, 2])
 
     def count(self) -> int:
         """Return how many complete layouts the space has."""
         s = self.skeletons
-        orders = self._distinct_orders(np.arange(len(s))).sum(axis=1)
+        orders = distinct_orders(self.cluster, self.rank_orders, s).T.sum(axis=0)
         parallel = (0 in self._parallels) + (1 in self._parallels) * self._splits_sequence(s.tp).astype(
             np.int64
         )
@@ -127,7 +128,7 @@ class Space:
 
     def sizes(self, rows: Column) -> Column:
         """Return how many variants each choice of the skeletons numbered `rows` has."""
-        return self._flat_tables[1][self._code(rows)]
+        return self._lengths[self._code(rows)]
 
     def layout(self, choices: Choices, variants: Variants, row: int) -> Layout:
         """Return one row as a layout; a mixed recompute is left at `none` for the partition to fill in."""
@@ -162,36 +163,39 @@ class Space:
         return np.asarray((tp > 1) & (self.model.seq_len % tp == 0))
 
     def _code(self, rows: Column) -> Column:
-        """Number of the table in `_tables` that a skeleton's variants come from."""
+        """The code of the `_table` that a skeleton's variants come from."""
         s = self.skeletons
         pp = s.pp[rows]
         chunked = (pp > 1) & (s.microbatches[rows] % pp == 0) if self.target.whole_rounds else True
         return np.asarray((pp * 2 + (s.dp[rows] > 1)) * 2 + chunked)
 
     @cached_property
-    def _tables(self) -> dict[int, list[tuple[int, int, int]]]:
-        """(schedule, chunks, zero) by 4 · pp + 2 · (dp > 1) + (several chunks may take turns)."""
-        alone = tuple(z for z in self.zeros if z in {0, self.pins.get("zero")})
-        families = [find_family(name) for name in self.schedules]
-        tables = {}
-        for pp in sorted(set(self.skeletons.pp.tolist())):  # np.unique imports all of numpy.ma
-            pairs = self._schedules(pp, families)
-            plain = [pair for pair in pairs if pair[1] == 1]
-            for data, zeros in enumerate((alone, self.zeros)):
-                for chunked, some in enumerate((plain, pairs)):
-                    tables[4 * pp + 2 * data + chunked] = [(*pair, zero) for pair in some for zero in zeros]
-        return tables
+    def _lengths(self) -> Column:
+        """How many rows each `_table` has, by its code."""
+        lengths = np.zeros(4 * (int(self.skeletons.pp.max(initial=0)) + 1), dtype=np.int64)
+        for pp, pairs in self._pairs.items():
+            plain = sum(chunks == 1 for _, chunks in pairs)
+            for data in (0, 1):
+                zeros = len(self._zeros(data))
+                lengths[4 * pp + 2 * data : 4 * pp + 2 * data + 2] = plain * zeros, len(pairs) * zeros
+        return lengths
+
+    def _table(self, code: int) -> Column:
+        """[n, 3] (schedule, chunks, zero) by 4 · pp + 2 · (dp > 1) + (several chunks may take turns)."""
+        pairs, zeros = self._pairs[code // 4], self._zeros(code // 2 % 2)
+        rows = [(*pair, zero) for pair in pairs if code % 2 or pair[1] == 1 for zero in zeros]
+        return np.array(rows, dtype=np.int64).reshape(len(rows), 3)
+
+    def _zeros(self, data: int) -> tuple[int, ...]:
+        """ZeRO stages with (1) or without (0) data parallelism; without, 0 or what is pinned."""
+        return self.zeros if data else tuple(z for z in self.zeros if z in {0, self.pins.get("zero")})
 
     @cached_property
-    def _flat_tables(self) -> tuple[Column, Column, Column]:
-        """Where each table begins, how long it is, and all tables one after the other."""
-        starts = np.zeros(max(self._tables, default=0) + 2, dtype=np.int64)
-        lengths = np.zeros_like(starts)
-        rows: list[tuple[int, int, int]] = []
-        for key, table in self._tables.items():
-            starts[key], lengths[key] = len(rows), len(table)
-            rows += table
-        return starts, lengths, np.array(rows, dtype=np.int64).reshape(len(rows), 3)
+    def _pairs(self) -> dict[int, list[tuple[int, int]]]:
+        """(schedule, chunks) by pp."""
+        families = [find_family(name) for name in self.schedules]
+        used = np.flatnonzero(np.bincount(self.skeletons.pp))
+        return {pp: self._schedules(pp, families) for pp in used.tolist()}
 
     def _schedules(self, pp: int, families: list[Family]) -> list[tuple[int, int]]:
         """(schedule, chunks) of `pp` ranks. One rank needs no pipeline schedule: the first serves."""

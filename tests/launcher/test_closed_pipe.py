@@ -9,7 +9,7 @@ import pytest
 
 from launcher.closed_pipe import is_closed_pipe
 
-COMMAND = [sys.executable, "-c", "from launcher.cli import entry; entry()"]
+COMMAND = [sys.executable, "-c", "from launcher.entry import entry; entry()"]
 
 
 @pytest.mark.parametrize(

@@ -24,7 +24,7 @@ model: {layers: 4, hidden: 32, heads: 4, vocab: 256, seq_len: 32}
 cluster: {preset: cpu-2}
 layout: {tp: 1, pp: 2, dp: 1, microbatch: 2, global_batch: 8, precision: fp32}
 """
-CUBOID = [sys.executable, "-c", "from launcher.cli import entry; entry()"]
+CUBOID = [sys.executable, "-c", "from launcher.entry import entry; entry()"]
 START_SECONDS = 120.0
 
 

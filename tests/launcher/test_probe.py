@@ -121,7 +121,7 @@ def test_wrong_words_are_one_message(capsys, tmp_path, monkeypatch, dump, words,
 def test_spoilt_file_has_no_traceback(tmp_path):
     path = tmp_path / "topo.xml"
     path.write_text("<system><cpu numaid='0'><pci busid='0000:01:00.0'")
-    entry = "from launcher.cli import entry; entry()"
+    entry = "from launcher.entry import entry; entry()"
     words = [sys.executable, "-c", entry, "probe", "--import", str(path)]
     done = subprocess.run(words, capture_output=True, text=True, check=False)
     assert done.returncode == 2

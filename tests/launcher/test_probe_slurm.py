@@ -155,7 +155,7 @@ def test_odd_node_of_four_is_named_on_a_real_slurm(mini_cluster, tmp_path):
     meminfo.chmod(0o644)
     verb("exec", "n3", "mount", "--bind", meminfo, "/proc/meminfo")
     output = tmp_path / "cluster.yaml"
-    entry = "from launcher.cli import entry; entry()"
+    entry = "from launcher.entry import entry; entry()"
     words = f"'{sys.executable}' -c '{entry}' probe --on slurm --nodes 4 --ranks 2 -o '{output}'"
     environment = {name: text for name, text in os.environ.items() if not name.startswith("SLURM_")}
     done = subprocess.run(

@@ -126,7 +126,7 @@ def test_pins_hold_for_every_layout(
 
 
 def test_orders_left_out_cost_the_same(small_model: ModelSpec, two_nodes: ClusterSpec) -> None:
-    degrees = np.array([[2, 1, 2]])
+    degrees = np.array([[2], [1], [2]])
     keys = {order: neighbours(two_nodes, order, degrees).tolist() for order in ANY.rank_orders}
     layouts = {
         order: Layout(tp=2, dp=2, global_batch=4, rank_order=order, precision="bf16")

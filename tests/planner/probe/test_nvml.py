@@ -146,7 +146,7 @@ def test_under_the_dynamic_linker_as_users_have_it(boxes, fake_nvml):
     """A fresh process that finds the library by its path, no preloading."""
     box = boxes.hgx_h100()
     box.sources()
-    entry = "from launcher.cli import entry; entry()"
+    entry = "from launcher.entry import entry; entry()"
     words = [sys.executable, "-c", entry, "probe", "--root", str(box.tree.root)]
     environment = {
         "LD_LIBRARY_PATH": str(fake_nvml.parent),
