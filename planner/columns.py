@@ -33,7 +33,7 @@ _FULL = MIXED - 1
 MANY = 1e5  # blocks beside which an end's share is as small as it gets
 
 
-@dataclass(frozen=True, kw_only=True, eq=False)
+@dataclass(frozen=True, kw_only=True, eq=False, repr=False)
 class LayoutColumns:
     """Many layouts as columns, in the shape that `planner.costs` prices."""
 
@@ -74,7 +74,7 @@ class LayoutColumns:
 COLUMNS = ("tp", "pp", "dp", "microbatch", "sequence_parallel", "zero", "rank_order")
 
 
-@dataclass(frozen=True, kw_only=True, eq=False)
+@dataclass(frozen=True, kw_only=True, eq=False, repr=False)
 class Part:
     """Seconds of one microbatch in a part of a stage, with recomputation, tp traffic and waits for the host.
 
@@ -96,7 +96,7 @@ class Part:
         return Part(**{f.name: getattr(self, f.name)[index] for f in fields(self)})
 
 
-@dataclass(frozen=True, kw_only=True, eq=False)
+@dataclass(frozen=True, kw_only=True, eq=False, repr=False)
 class LayerTimes:
     """Times per choice: a block, what the first and the last stage add to their blocks, and one hop.
 
@@ -282,7 +282,7 @@ def _assemble(
     return found
 
 
-@dataclass(frozen=True, kw_only=True, eq=False)
+@dataclass(frozen=True, kw_only=True, eq=False, repr=False)
 class _PartPhases:
     """A part of a stage under each recomputation; `inverse` gives the place of every choice in its arrays."""
 

@@ -42,7 +42,7 @@ CHOICES_AT_ONCE = 256
 MIXED_AT_ONCE = 128
 
 
-@dataclass(frozen=True, kw_only=True, eq=False)
+@dataclass(frozen=True, kw_only=True, eq=False, repr=False)
 class Candidate:
     """One complete layout: row `row` of `variants`, of row `choice` of `choices` and their `times`.
 
@@ -67,7 +67,7 @@ class Candidate:
         return int(self.choices.recompute[self.choice]) == MIXED
 
 
-@dataclass
+@dataclass(eq=False, repr=False)
 class _Batch:
     """Rows of one level in ascending order of `expected`, handed out from `position` on.
 
@@ -93,7 +93,7 @@ class _Batch:
         return taken
 
 
-@dataclass
+@dataclass(eq=False, repr=False)
 class _RoughBatch(_Batch):
     """Skeletons bounded roughly; row i has place `inverse[i]` in `quickest`, and again behind all others."""
 
@@ -106,19 +106,19 @@ class _RoughBatch(_Batch):
         return self.quickest.take(np.concatenate([place, place + len(self.quickest.hop) // 2]))
 
 
-@dataclass
+@dataclass(eq=False, repr=False)
 class _SkeletonBatch(_Batch):
     """Skeletons bounded one by one."""
 
 
-@dataclass
+@dataclass(eq=False, repr=False)
 class _ChoiceBatch(_Batch):
     choices: Choices = field(kw_only=True)
     times: LayerTimes = field(kw_only=True)
     split: Splits = field(kw_only=True)
 
 
-@dataclass
+@dataclass(eq=False, repr=False)
 class _VariantBatch(_Batch):
     """Variants; `own` are their own bounds, by row."""
 
@@ -128,7 +128,7 @@ class _VariantBatch(_Batch):
     own: Seconds = field(kw_only=True)
 
 
-@dataclass
+@dataclass(eq=False, repr=False)
 class _MixedBatch(_VariantBatch):
     """Variants bounded as if nothing were recomputed, to be bounded again by what fits.
 

@@ -15,7 +15,7 @@ from planner.schedules.family import Family
 from planner.skeletons import Column
 
 
-@dataclass(frozen=True, kw_only=True, eq=False)
+@dataclass(frozen=True, kw_only=True, eq=False, repr=False)
 class Loads:
     """Work and layers of the ranks under the best split, per choice.
 
@@ -50,7 +50,7 @@ class Loads:
 _LOAD_COLUMNS = ("slowest", "total", "base", "most", "first_layers", "last_layers")
 
 
-@dataclass(frozen=True, kw_only=True, eq=False)
+@dataclass(frozen=True, kw_only=True, eq=False, repr=False)
 class Splits:
     """The best split where the model's ends lie on two ranks, and where they lie on one (`folded`, a V)."""
 

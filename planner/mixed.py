@@ -23,7 +23,7 @@ from planner.space import RECOMPUTES, Choices, Space, Variants
 STEPS = 8  # halvings of the slowest rank's time, always from below
 
 
-@dataclass(frozen=True, kw_only=True, eq=False)
+@dataclass(frozen=True, kw_only=True, eq=False, repr=False)
 class Ranks:
     """[rows, max(pp)] each: microbatches in flight, 1 where a rank holds an end, and which ranks exist."""
 

@@ -61,7 +61,7 @@ def held_parameters(model: ModelSpec, tp: Number, layers: Number, *, first: Numb
     )
 
 
-@dataclass(frozen=True, kw_only=True, eq=False)
+@dataclass(frozen=True, kw_only=True, eq=False, repr=False)
 class RankBytes:
     """What the bytes of a rank are made of, for columns of layouts; `total` puts them together.
 

@@ -13,7 +13,7 @@ from profiles.model import ModelSpec
 Column = NDArray[np.int64]
 
 
-@dataclass(frozen=True, kw_only=True, eq=False)
+@dataclass(frozen=True, kw_only=True, eq=False, repr=False)
 class Skeletons:
     """Degrees and microbatch of every group of layouts; `microbatches` follows from them."""
 

@@ -35,7 +35,7 @@ RECOMPUTES: tuple[Recompute, ...] = ("none", "selective", "full")
 MIXED = len(RECOMPUTES)  # per stage, whatever fits with the least work
 
 
-@dataclass(frozen=True, kw_only=True, eq=False)
+@dataclass(frozen=True, kw_only=True, eq=False, repr=False)
 class Choices:
     """Skeletons with the options that decide the time of a layer; `skeleton` numbers the skeletons."""
 
@@ -53,7 +53,7 @@ class Choices:
         return Choices(**{f.name: getattr(self, f.name)[index] for f in fields(self)})
 
 
-@dataclass(frozen=True, kw_only=True, eq=False)
+@dataclass(frozen=True, kw_only=True, eq=False, repr=False)
 class Variants:
     """Complete layouts as columns; `choice` numbers the rows of the choices they came from."""
 

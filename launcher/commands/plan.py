@@ -9,13 +9,13 @@ import typer
 
 from launcher.console import print_json, stderr_console, stdout_console
 from launcher.plan_view import bill_line, show, show_front, show_shifts
-from planner.bill import Bill, bill, parse_tokens
 from planner.pins import Pins, parse_pins
 from profiles.documents import plain, read_document, require_writable, write_text
 from profiles.errors import ConfigError, InfeasibleError
 from profiles.presets import load_cluster, load_model
 
 if TYPE_CHECKING:
+    from planner.bill import Bill
     from planner.outlook import Shift
     from planner.query import Query
     from planner.search import RankedPlan, SearchResult
@@ -57,7 +57,7 @@ def plan(
              cuboid plan --model config.json --cluster cluster.yaml --global-batch 256 --why-not tp=8,pp=2
     """
     pins, question = parse_pins(pin), parse_pins(why_not, option="--why-not")
-    wanted = parse_tokens(tokens) if tokens else None
+    wanted = _tokens(tokens)
     if price is not None and wanted is None:
         raise ConfigError("--price needs --tokens, the number of tokens to train on")
     query = _query(
@@ -81,6 +81,8 @@ def plan(
     result = query.run()
     account = None
     if wanted is not None:
+        from planner.bill import bill  # noqa: PLC0415 (only when asked)
+
         account = bill(result.best.estimate, tokens=wanted, devices=query.devices, price_per_hour=price)
     answer = _answer(query, question, result)
     front, shifts = _outlook(query, result) if outlook or html is not None else ([], [])
@@ -95,6 +97,14 @@ def plan(
     for line in (answer, bill_line(account, query.devices) if account else ""):
         if line:
             stdout_console().print(line, markup=False)
+
+
+def _tokens(text: str) -> float | None:
+    if not text:
+        return None
+    from planner.bill import parse_tokens  # noqa: PLC0415 (only when asked)
+
+    return parse_tokens(text)
 
 
 def _query(
