@@ -332,11 +332,11 @@ class Frontier:
         self.infeasible["memory"] += int(np.count_nonzero(np.isinf(busy)))
         kept = np.flatnonzero(useful & np.isfinite(busy))
         bounds = np.maximum(busy, parent.own[rows])
-        # All that is expected beside the slowest rank's work grows with it.
+        # What is expected beside the slowest rank's work is communication rather than more work.
         choice = parent.variants.choice[rows]
         skeletons = self.space.skeletons.take(parent.choices.skeleton[choice])
-        leanest = skeletons.microbatches * parent.slowest[choice]
-        expected = np.maximum(before * np.maximum(1.0, busy / leanest), bounds)[kept]
+        leanest = self._waiting(skeletons.microbatches * parent.slowest[choice], skeletons)
+        expected = np.maximum(before + np.maximum(0.0, busy - leanest), bounds)[kept]
         parent.own[rows] = bounds
         return _VariantBatch(
             *_sorted(expected, bounds[kept], rows[kept]),
