@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
-from planner.plan import Estimate, TimeBreakdown
+from planner.estimate import Estimate, TimeBreakdown
 from profiles.units import format_bytes, format_count, format_seconds
 
 

@@ -12,7 +12,8 @@ from launcher.console import counted
 from launcher.drawing.step_svg import step_svg
 from launcher.run_directory import RunDirectory
 from launcher.run_timelines import step_timelines
-from planner.plan import Estimate, Plan
+from planner.estimate import Estimate
+from planner.plan import Plan
 from profiles.units import format_bytes, format_seconds
 
 _MEMORY_PARTS = ("weights", "gradients", "optimizer", "activations", "workspace")

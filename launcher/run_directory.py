@@ -25,8 +25,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from planner.estimate import Estimate
 from planner.job import Job, load_job
-from planner.plan import Estimate, Plan, load_plan, save_plan
+from planner.plan import Plan, load_plan, save_plan
 from profiles.documents import cannot_write, dump_yaml, plain, validate, write_text
 from profiles.errors import ConfigError, FieldError
 

@@ -22,8 +22,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from planner.costs import price
+from planner.estimate import Estimate
 from planner.layout import Layout
-from planner.plan import Estimate, Plan
+from planner.plan import Plan
 from profiles.costs import Calibration, CollectiveCost, CostTable, LayerCost
 from profiles.errors import ConfigError
 

@@ -13,9 +13,9 @@ from dataclasses import dataclass, field
 
 from planner.assemble import assemble, may_fit
 from planner.costs import price
+from planner.estimate import Estimate
 from planner.frontier import Candidate, Frontier
 from planner.layout import Layout
-from planner.plan import Estimate
 from planner.ranking import TIE, Priced, RowKey, row_key, schedule_plainness
 from planner.schedules.families import find_family
 from planner.schedules.family import ScheduleError

@@ -6,8 +6,9 @@ from planner import explain_constants as constants
 from planner.costs import Assessment, memory
 from planner.costs.compute import Slice
 from planner.costs.roofline import ELEMENT_BYTES
+from planner.estimate import RankMemory
 from planner.explain_entry import Explanation, bytes_entry, device_lines
-from planner.plan import Plan, RankMemory
+from planner.plan import Plan
 from profiles.units import format_bytes, format_count
 
 PARTS = ("weights", "gradients", "optimizer", "activations", "workspace")

@@ -12,8 +12,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from planner.estimate import Estimate
 from planner.layout import Layout, Recompute
-from planner.plan import Estimate
 
 TIE = 0.005
 LEANER = 0.1  # of the memory, that a slower schedule must save to be worth a row

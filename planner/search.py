@@ -18,10 +18,10 @@ from typing import TYPE_CHECKING, Any
 
 from planner.contest import Contest
 from planner.costs import MODERN, Software
+from planner.estimate import Estimate
 from planner.frontier import Frontier
 from planner.layout import Layout
 from planner.pins import Pins
-from planner.plan import Estimate
 from planner.rank_bounds import Pricing
 from planner.ranking import Row, rank_rows
 from planner.space import build_space

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from planner.costs.memory import tight
-from planner.plan import Estimate, TimeBreakdown
+from planner.estimate import Estimate, TimeBreakdown
 from planner.ranking import TIE
 from profiles.cluster import ClusterSpec
 from profiles.units import format_seconds

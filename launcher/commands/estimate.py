@@ -9,7 +9,8 @@ import typer
 
 from launcher.console import counted, print_json, stdout_console, table
 from launcher.plan_costs import costs_of
-from planner.plan import Estimate, Plan, load_plan
+from planner.estimate import Estimate
+from planner.plan import Plan, load_plan
 from profiles.documents import plain
 from profiles.units import format_bytes, format_count, format_seconds
 

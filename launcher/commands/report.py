@@ -11,7 +11,8 @@ from launcher.compare import Row, compare
 from launcher.console import print_json, stderr_console, stdout_console, table
 from launcher.run_directory import RunDirectory, open_run
 from launcher.run_timelines import shares_data, step_timelines
-from planner.plan import Estimate, Plan, load_plan
+from planner.estimate import Estimate
+from planner.plan import Plan, load_plan
 from planner.schedules import StepTimeline
 from profiles.documents import write_text
 

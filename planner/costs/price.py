@@ -31,9 +31,9 @@ from planner.costs.roofline import ELEMENT_BYTES, peak_flops
 from planner.costs.software import MODERN, Software
 from planner.costs.traffic import DataTraffic, hidden_reduction, sharded_traffic
 from planner.costs.usage import memory_usage
+from planner.estimate import Estimate, Memory, TimeBreakdown
 from planner.layout import Layout
 from planner.partition import spread
-from planner.plan import Estimate, Memory, TimeBreakdown
 from planner.schedules.times import StageTimes
 from profiles.cluster import ClusterSpec
 from profiles.model import ModelSpec

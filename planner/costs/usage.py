@@ -9,8 +9,8 @@ from planner.costs import memory
 from planner.costs.compute import Slice
 from planner.costs.pipeline import Pipeline
 from planner.costs.software import Software
+from planner.estimate import Memory, RankMemory
 from planner.layout import Layout
-from planner.plan import Memory, RankMemory
 from profiles.cluster import ClusterSpec
 from profiles.model import ModelSpec
 

@@ -40,9 +40,10 @@ from every_layout import valid
 from planner.bench import measure
 from planner.calibrate import MeasuredRun, calibrate
 from planner.costs import price
+from planner.estimate import Estimate, Memory, TimeBreakdown
 from planner.job import Job
 from planner.layout import Layout
-from planner.plan import Estimate, Memory, Plan, TimeBreakdown
+from planner.plan import Plan
 from planner.probe import probe
 from planner.schedules.families import FAMILIES
 from planner.search import RankedPlan, search

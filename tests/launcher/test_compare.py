@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from launcher.compare import compare
-from planner.plan import Estimate, Memory, RankMemory, TimeBreakdown
+from planner.estimate import Estimate, Memory, RankMemory, TimeBreakdown
 
 
 def estimate(step: float, forward: float, peak: float, *, mfu: float | None = None) -> Estimate:

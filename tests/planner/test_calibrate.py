@@ -6,8 +6,9 @@ import pytest
 
 from planner.calibrate import MeasuredRun, calibrate
 from planner.costs import price
+from planner.estimate import Estimate
 from planner.layout import Layout
-from planner.plan import Estimate, Plan
+from planner.plan import Plan
 from profiles.cluster import ClusterSpec, DeviceSpec, LinkSpec
 from profiles.costs import CollectiveCost, CostTable, LayerCost
 from profiles.errors import ConfigError

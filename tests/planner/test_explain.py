@@ -6,9 +6,10 @@ import pytest
 
 from planner.costs import MODERN, Assessment, Software, assess
 from planner.costs.software import DEEPSPEED, MATERIALISED, SHARDED
+from planner.estimate import Estimate, Memory, RankMemory, TimeBreakdown
 from planner.explain import explain
 from planner.layout import Layout
-from planner.plan import Estimate, Memory, Plan, RankMemory, TimeBreakdown
+from planner.plan import Plan
 from profiles.costs import CostTable, LayerCost
 from profiles.errors import ConfigError
 from profiles.model import ModelSpec

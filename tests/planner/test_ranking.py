@@ -4,8 +4,8 @@ from typing import Any
 
 import pytest
 
+from planner.estimate import Estimate, Memory, TimeBreakdown
 from planner.layout import Layout
-from planner.plan import Estimate, Memory, TimeBreakdown
 from planner.ranking import TIE, Priced, rank_rows, row_key
 
 

@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 
 from planner.bill import bill, parse_tokens
-from planner.plan import Estimate, Memory, TimeBreakdown
+from planner.estimate import Estimate, Memory, TimeBreakdown
 from planner.verdict import compare, limits
 from profiles.errors import ConfigError
 from profiles.presets import cluster_preset

@@ -16,8 +16,8 @@ import pytest
 import torch
 from torch.distributed.checkpoint import FileSystemReader
 
+from planner.estimate import Estimate
 from planner.layout import Layout
-from planner.plan import Estimate
 from profiles.documents import validate
 
 
