@@ -78,6 +78,8 @@ def parse_pins(text: str, *, option: str = "--pin") -> Pins:
         if key in data:
             raise ConfigError(f"{option}: '{key}' is given twice")
         data[key] = parse_yaml(value, name=option).data
+    if not data:
+        return Pins()
     try:
         fields = validate(_PinnedFields, data)
     except FieldError as error:

@@ -6,8 +6,8 @@ from collections.abc import Sequence
 from statistics import median
 from typing import Any
 
+from planner.estimate import Estimate, Memory, RankMemory, TimeBreakdown
 from planner.job import Job
-from planner.plan import Estimate, Memory, RankMemory, TimeBreakdown
 from runtime.metrics import rates
 from runtime.trace import RankTimes
 

@@ -10,8 +10,8 @@ from typing import Any, TypeVar
 import torch
 import torch.distributed as dist
 
+from planner.estimate import RankMemory
 from planner.job import Job
-from planner.plan import RankMemory
 from planner.schedules import LoweredSchedule, StepTimeline
 from profiles.corpus import Tokens, fingerprint
 from profiles.documents import plain, write_text
