@@ -60,7 +60,7 @@ def bounding_rate() -> float:
 
 def plan_once(model: str, cluster: str, devices: int, batch: int) -> tuple[float, float, dict[str, object]]:
     """Wall and processor seconds of one `cuboid plan`, and its answer."""
-    code = "import sys; from launcher.cli import main; sys.exit(main())"
+    code = "from launcher.entry import entry; entry()"  # what the `cuboid` script calls
     words = ["plan", "--model", model, "--cluster", cluster, "--devices", str(devices)]
     command = [sys.executable, "-c", code, *words, "--global-batch", str(batch), "--json"]
     before = resource.getrusage(resource.RUSAGE_CHILDREN)
