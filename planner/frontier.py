@@ -1,13 +1,13 @@
-"""All layouts of a space in ascending order of their expected time, expanded only as far as they are wanted.
+"""All layouts of a space, the least expected time first, expanded only as far as they are wanted.
 
     skeletons ── bounded roughly at once, by evenly divided work; again when their turn comes, with the
         │        options that make them fastest
         └─ choices ── bounded when their skeleton's turn comes
              └─ variants ── bounded when their choice's turn comes, handed out in order
 
-A batch of each level waits in one heap under the least expectation it still holds. What is expected of a
-layout is never less than its lower bound, nor than the bounds of the choice and the skeleton it comes from:
-the order over all is exact, and `least_bound` bounds everything not handed out yet.
+A batch of each level waits in one heap under the least expectation it still holds: of a skeleton or a choice,
+what its best schedule is expected to take. A layout may be expected to take a little less than that, so the
+order over all is nearly exact; `least_bound`, which bounds everything not handed out yet, is proved.
 """
 
 from __future__ import annotations
