@@ -58,7 +58,7 @@ def test_conclusion(
     (tmp_path / "rank-0").write_text(f"ended 1.0 {status}\n")
     names = ("happened", "asked_to_stop", "terminated_by_slurm", "conclude")
     words = [f"status={status} stopping={stopping} ending=0 lost=", extra]
-    script = "\n".join(["set -u", STUBS, *map(function, names), *words, "conclude"])
+    script = "\n".join(["set -uo pipefail", STUBS, *map(function, names), *words, "conclude"])
     done = subprocess.run(["bash", "-c", script], cwd=tmp_path, capture_output=True, text=True, check=True)
     assert (done.stdout, done.stderr) == (concluded, "")
 
@@ -77,7 +77,7 @@ def test_why_slurm_ends_a_job(tmp_path: Path, about: str, state: str, cause: str
     tools += '; timeout() { shift; "$@"; }; say() { :; }; record() { echo "${@: -1}"; }'
     words = "state=$PWD attempt=1.0 step_before=0 SLURM_JOB_NODELIST=n1 job=1"
     names = ("lost_nodes", "still_running", "terminated")
-    script = "\n".join(["set -u", tools, words, *map(function, names), "terminated"])
+    script = "\n".join(["set -uo pipefail", tools, words, *map(function, names), "terminated"])
     done = subprocess.run(["bash", "-c", script], cwd=tmp_path, capture_output=True, text=True, check=True)
     assert done.stdout.startswith(f"why={cause}")
     assert done.stderr == ""
@@ -93,3 +93,21 @@ def test_the_first_failure_is_a_failure(tmp_path: Path) -> None:
     script = f"set -u\nranks={folder}\n{function('first_failure')}\nfirst_failure"
     done = subprocess.run(["bash", "-c", script], capture_output=True, text=True, check=True)
     assert done.stdout == "5.5 137 1\n"
+
+
+@pytest.mark.parametrize(("status", "concluded"), [(0, "finished complete"), (1, "do-not-restart down")])
+def test_much_that_follows_does_not_hide_what_happened(tmp_path: Path, status: int, concluded: str) -> None:
+    """A reader that stops at the first match must not make the writer's signal the answer."""
+    rest = "more\n" * 200_000
+    (tmp_path / "events.jsonl").write_text('{"event": "finished"}\n' + rest)
+    (tmp_path / "rank-0").write_text("ended 1.0 93\n" + rest)
+    (tmp_path / "rank-1").write_text(rest)
+    words = f"status={status} stopping=none ending=0 lost="
+    names = ("happened", "asked_to_stop", "terminated_by_slurm", "conclude")
+    script = "\n".join(["set -uo pipefail", STUBS, *map(function, names), words, "conclude"])
+    for _ in range(5):
+        done = subprocess.run(
+            ["bash", "-c", script], cwd=tmp_path, capture_output=True, text=True, check=True
+        )
+        assert done.stdout.startswith(concluded)
+        assert done.stderr == ""
