@@ -13,6 +13,8 @@ from profiles.model import ModelSpec
 Column = NDArray[np.int64]
 
 
+# Bundles of columns, here and in the search, have no == (that of arrays is an array) and no repr (it would
+# print them all).
 @dataclass(frozen=True, kw_only=True, eq=False, repr=False)
 class Skeletons:
     """Degrees and microbatch of every group of layouts; `microbatches` follows from them."""

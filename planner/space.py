@@ -119,7 +119,7 @@ class Space:
     def count(self) -> int:
         """Return how many complete layouts the space has."""
         s = self.skeletons
-        orders = distinct_orders(self.cluster, self.rank_orders, s).T.sum(axis=0)
+        orders = distinct_orders(self.cluster, self.rank_orders, s).sum(axis=1)
         parallel = (0 in self._parallels) + (1 in self._parallels) * self._splits_sequence(s.tp).astype(
             np.int64
         )

@@ -70,11 +70,8 @@ def plan(
         pins=pins,
         top=top,
         target=target,
+        idle=not use_all,
     )
-    if use_all:
-        from dataclasses import replace  # noqa: PLC0415 (start-up time of --help)
-
-        query = replace(query, idle=False)
     for path in (output, html):
         if path is not None:
             require_writable(path)
@@ -118,6 +115,7 @@ def _query(
     pins: Pins,
     top: int,
     target: str,
+    idle: bool,
 ) -> Query:
     from planner.query import Query  # noqa: PLC0415 (start-up time of --help)
     from planner.targets import find_target  # noqa: PLC0415
@@ -140,6 +138,7 @@ def _query(
         pins=pins.values,
         top=top,
         target=aim.name,
+        idle=idle,
     )
 
 
