@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from typing import Any
 
@@ -22,44 +23,72 @@ DEVICES: tuple[tuple[tuple[str, ...], str], ...] = (
     (("h100", "500 w"), "h100-sxm5-96gb-500w"),
     (("h100", "pcie"), "h100-pcie-80gb"),
     (("h100",), "h100-sxm5-80gb"),
-    (("h800",), "h100-sxm5-80gb"),
+    (("h800",), "h800-sxm5-80gb"),
+    (("h20",), "h20-sxm-96gb"),
     (("a800",), "a800-sxm4-80gb"),
     (("a100", "pcie"), "a100-pcie-80gb"),
     (("a100", "40gb"), "a100-sxm4-40gb"),
     (("a100",), "a100-sxm4-80gb"),
     (("v100", "16gb"), "v100-sxm2-16gb"),
     (("v100",), "v100-sxm2-32gb"),
+    (("p100",), "p100-sxm2-16gb"),
+    (("mi355x",), "mi355x"),
+    (("mi325x",), "mi325x"),
     (("mi300x",), "mi300x"),
     (("mi250",), "mi250x"),
     (("l40s",), "l40s"),
+    (("l40",), "l40"),
+    (("l4",), "l4"),
     (("4090",), "rtx4090"),
+    (("3090",), "rtx3090"),
+    (("titan", "rtx"), "titanrtx"),
+    (("2080", "ti"), "rtx2080-ti-11gb"),
+    (("a6000",), "rtxa6000"),
+    (("a40",), "a40"),
+    (("a10g",), "a10g"),
+    (("a10",), "a10"),
+    (("t4",), "t4"),
 )
 
-# Inner link of a device family: kind, bytes per second and direction, seconds, devices it spans.
-INNER: tuple[tuple[str, LinkKind, float, float, int], ...] = (
-    ("gb", "nvswitch", 900e9, 3e-6, 72),
-    ("b", "nvswitch", 900e9, 3e-6, 8),
-    ("a100-pcie", "pcie", 31e9, 8e-6, 8),
-    ("h100-pcie", "pcie", 63e9, 8e-6, 8),
-    ("gh200", "nvswitch", 450e9, 3e-6, 4),
-    ("h", "nvswitch", 450e9, 3e-6, 8),
-    ("a800", "nvswitch", 200e9, 4e-6, 8),
-    ("a", "nvswitch", 300e9, 4e-6, 8),
-    ("v", "nvlink", 150e9, 4e-6, 8),
-    ("mi300x", "xgmi", 448e9, 4e-6, 8),
-    ("mi250x", "xgmi", 150e9, 4e-6, 8),
-    ("l40s", "pcie", 31e9, 8e-6, 8),
-    ("rtx", "pcie", 31e9, 8e-6, 8),
-)
+# Links of a device family inside a node: kind, bytes per second and direction, seconds, devices they span.
+Inner = tuple[LinkKind, float, float, int]
+PCIE_3: Inner = ("pcie", 15.75e9, 1e-5, 8)
+PCIE_4: Inner = ("pcie", 31e9, 8e-6, 8)
+PCIE_5: Inner = ("pcie", 63e9, 8e-6, 8)
+NVSWITCH_3: Inner = ("nvswitch", 300e9, 4e-6, 8)
+NVSWITCH_4: Inner = ("nvswitch", 450e9, 3e-6, 8)
+INNER: dict[str, Inner] = {
+    "gb200": ("nvswitch", 900e9, 3e-6, 72),
+    "gb300": ("nvswitch", 900e9, 3e-6, 72),
+    "b200": ("nvswitch", 900e9, 3e-6, 8),
+    "b300": ("nvswitch", 900e9, 3e-6, 8),
+    "gh200": ("nvswitch", 450e9, 3e-6, 4),
+    "h100": NVSWITCH_4,
+    "h200": NVSWITCH_4,
+    "h20": NVSWITCH_4,
+    "h800": ("nvswitch", 200e9, 3e-6, 8),
+    "a100": NVSWITCH_3,
+    "a800": ("nvswitch", 200e9, 4e-6, 8),
+    "v100": ("nvlink", 150e9, 4e-6, 8),
+    "p100": ("nvlink", 80e9, 4e-6, 8),
+    "mi300x": ("xgmi", 448e9, 4e-6, 8),
+    "mi325x": ("xgmi", 448e9, 4e-6, 8),
+    "mi355x": ("xgmi", 538e9, 4e-6, 8),
+    "mi250x": ("xgmi", 150e9, 4e-6, 8),
+    "t4": PCIE_3,
+    "titanrtx": PCIE_3,
+    "rtx2080": PCIE_3,
+}  # all others are boards in PCIe 4.0 slots
 
 # Network of a node where the record does not state it: devices per port and bytes per second of a port.
-NETWORKS: tuple[tuple[str, float, float], ...] = (
-    ("v", 2.0, 12.5e9),
-    ("a", 2.0, 25e9),
-    ("h", 1.0, 50e9),
-    ("gh", 1.0, 50e9),
-    ("", 1.0, 50e9),
-)
+NETWORKS: dict[str, tuple[float, float]] = {
+    "v100": (2.0, 12.5e9),
+    "p100": (2.0, 12.5e9),
+    "a100": (2.0, 25e9),
+    "a800": (2.0, 25e9),
+}
+RECENT_NETWORK = (1.0, 50e9)
+BOARDS_NETWORK = (8.0, 12.5e9)  # of nodes whose devices have PCIe alone
 
 
 def device_of(text: str, memory_gb: float | None, assumed: list[str]) -> DeviceSpec:
@@ -74,7 +103,7 @@ def device_of(text: str, memory_gb: float | None, assumed: list[str]) -> DeviceS
     if memory_gb == 16 and "v100" in words:
         words += " 16gb"
     for needed, name in DEVICES:
-        if all(word in words for word in needed):
+        if all(re.search(rf"{word}(?!\d)", words) for word in needed):
             if memory_gb is None and "gb" not in words:
                 assumed.append(f"device {name}")
             return device_preset(name)
@@ -114,20 +143,37 @@ def cluster_of(data: Mapping[str, Any], devices: int, assumed: list[str]) -> Clu
     )
 
 
+def _family(device: DeviceSpec) -> str:
+    return device.name.split("-")[0]
+
+
 def _inner(device: DeviceSpec, per_node: int, text: str) -> LinkSpec:
     words = text.lower()
-    for prefix, kind, rate, latency, span in INNER:
-        if device.name.startswith(prefix):
-            if "nvlink" in words and kind == "pcie":
-                kind, rate, latency = "nvswitch", 300e9, 4e-6  # noqa: PLW2901 (bridged boards)
-            if "pcie" in words and "nvlink" not in words and kind != "pcie":
-                kind, rate, latency = "pcie", 31e9, 8e-6  # noqa: PLW2901 (boards without links)
-            wide = max(span if span > 8 else per_node, 1)
-            return LinkSpec(
-                name=kind, kind=kind, span=wide, bytes_per_second=rate, latency_seconds=latency,
-                source="data sheet of the device",
-            )  # fmt: skip
-    raise ConfigError(f"no inner link known for {device.name}")
+    found = INNER.get(_family(device), PCIE_4)
+    if "pcie" in device.name:
+        found = PCIE_5 if device.name.startswith("h") else PCIE_4
+    if "nvlink" in words and found[0] == "pcie":
+        found = NVSWITCH_3  # bridged boards
+    if "pcie" in words and "nvlink" not in words and found[0] != "pcie":
+        found = PCIE_4  # boards without links
+    kind, rate, latency, span = found
+    wide = max(span if span > 8 else per_node, 1)
+    return LinkSpec(
+        name=kind,
+        kind=kind,
+        span=wide,
+        bytes_per_second=rate,
+        latency_seconds=latency,
+        source="data sheet of the device",
+    )
+
+
+def _network(device: DeviceSpec) -> tuple[float, float]:
+    """Return how many devices share a port, and a port's bytes per second, as usual for a device."""
+    family = _family(device)
+    if family in NETWORKS or INNER.get(family, PCIE_4)[0] != "pcie":
+        return NETWORKS.get(family, RECENT_NETWORK)
+    return BOARDS_NETWORK
 
 
 def _outer(device: DeviceSpec, data: Mapping[str, Any], per_node: int, assumed: list[str]) -> LinkSpec:
@@ -143,7 +189,7 @@ def _outer(device: DeviceSpec, data: Mapping[str, Any], per_node: int, assumed: 
     if ports and gigabits:
         rate, shared, source = float(gigabits) / 8 * 1e9, per_node / float(ports), "stated by the record"
     else:
-        _, shared, rate = next(row for row in NETWORKS if device.name.startswith(row[0]))
+        shared, rate = _network(device)
         source = "assumed for the device family"
         assumed.append(f"one {rate * 8 / 1e9:.0f} Gb/s port to {shared:.0f} device(s)")
     return LinkSpec(

@@ -370,14 +370,14 @@ def test_unlike_devices_plan_with_the_smallest(boxes):
 
 
 def test_device_without_preset_gets_rates_from_its_clocks(boxes):
-    """The RTX 3090's data sheet: 71 TFLOP/s at 16 bits, 35.6 at fp32, 936 GB/s."""
+    """The RTX 3080 Ti's data sheet: 68 TFLOP/s at 16 bits, 34.1 at fp32, 912 GB/s."""
     box = boxes.rtx4090()
-    box.name, box.capability, box.cores, box.clock = "NVIDIA GeForce RTX 3090", "8 6", 10496, 1695
-    box.memory_clock, box.pci_id = 9751, "0x220410de"
+    box.name, box.capability, box.cores, box.clock = "NVIDIA GeForce RTX 3080 Ti", "8 6", 10240, 1665
+    box.memory_clock, box.pci_id = 9501, "0x220810de"
     cluster, _ = seen(box)
-    assert cluster.device.flops_per_second["bf16"] == pytest.approx(71e12, rel=0.01)
-    assert cluster.device.flops_per_second["fp32"] == pytest.approx(35.6e12, rel=0.01)
-    assert cluster.device.memory_bytes_per_second == pytest.approx(936e9, rel=0.01)
+    assert cluster.device.flops_per_second["bf16"] == pytest.approx(68.2e12, rel=0.01)
+    assert cluster.device.flops_per_second["fp32"] == pytest.approx(34.1e12, rel=0.01)
+    assert cluster.device.memory_bytes_per_second == pytest.approx(912e9, rel=0.01)
     assert cluster.device.sources["flops_per_second"].startswith("derived")
 
 
