@@ -263,7 +263,8 @@ def _scale_optimizer(costs: CostTable, factor: float) -> CostTable:
 
 def _scaled(cost: Cost, factor: float) -> Cost:
     seconds = {"seconds": cost.seconds * factor, "spread_seconds": cost.spread_seconds * factor}
-    for name, value in (("mean_seconds", cost.mean_seconds), ("cpu_seconds", cost.cpu_seconds)):
+    for name in ("mean_seconds", "cpu_seconds", "busy_seconds"):
+        value = getattr(cost, name, None)
         if value is not None:
             seconds[name] = value * factor
     return cost.model_copy(update=seconds)

@@ -48,7 +48,9 @@ class CollectiveCost(Record):
     """Time of one collective over `ranks` ranks while `groups` such groups run at once.
 
     `message_bytes` is the size of the tensor that each rank contributes (all_gather, send_recv), or holds
-    before the operation (all_reduce, reduce_scatter).
+    before the operation (all_reduce, reduce_scatter). `busy_seconds` is what one adds to ranks that compute
+    before and after it, where they communicate with the processors that they compute with: they wait for
+    the slower one each time, and others use the processor while they wait.
     """
 
     operation: Collective
@@ -61,6 +63,7 @@ class CollectiveCost(Record):
     mean_seconds: PositiveFloat | None = None  # as of a layer
     samples: PositiveInt
     cpu_seconds: NonNegativeFloat | None = None  # processor time of one rank, without accelerator
+    busy_seconds: PositiveFloat | None = None  # without accelerator
 
 
 MEASURED = frozenset(
@@ -72,6 +75,7 @@ MEASURED = frozenset(
         "activation_bytes",
         "workspace_bytes",
         "cpu_seconds",
+        "busy_seconds",
     }
 )
 

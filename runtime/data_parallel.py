@@ -22,13 +22,10 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
+from profiles.gradient_buckets import MOST_BYTES, bucket_bytes
 from runtime.linear import gradient_dtype, zero_gradient
 from runtime.mesh import Axis
 from runtime.ties import Tie
-
-BUCKET_BYTES = 25 << 20  # at most: larger messages are no faster
-LEAST_BUCKET_BYTES = 1 << 20  # smaller ones are mostly latency
-BUCKETS = 8  # of a small stage, so that something is sent while the rest is computed
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -47,7 +44,7 @@ class Bucket:
             offset += parameter.numel()
 
 
-def make_buckets(parameters: Iterable[nn.Parameter], *, limit_bytes: int = BUCKET_BYTES) -> list[Bucket]:
+def make_buckets(parameters: Iterable[nn.Parameter], *, limit_bytes: int = MOST_BYTES) -> list[Bucket]:
     """Fill buckets of up to `limit_bytes`, last parameters first, as a backward finishes them."""
     groups: list[list[nn.Parameter]] = []
     filled = 0
@@ -70,18 +67,13 @@ def make_buckets(parameters: Iterable[nn.Parameter], *, limit_bytes: int = BUCKE
     ]
 
 
-def bucket_bytes(parameters: Iterable[nn.Parameter]) -> int:
-    """Return the size of the buckets of one stage."""
-    total = sum(p.numel() * gradient_dtype(p).itemsize for p in parameters)
-    return max(LEAST_BUCKET_BYTES, min(BUCKET_BYTES, total // BUCKETS))
-
-
 class _StageBuckets:
     """The buckets of one stage on their way: filled by the last backward, summed in order."""
 
     def __init__(self, parameters: Iterable[nn.Parameter], *, axis: Axis, limit_bytes: int | None) -> None:
         held = list(parameters)
-        self.buckets = make_buckets(held, limit_bytes=limit_bytes or bucket_bytes(held))
+        total = sum(p.numel() * gradient_dtype(p).itemsize for p in held)
+        self.buckets = make_buckets(held, limit_bytes=limit_bytes or bucket_bytes(total))
         self._axis = axis
         self._place = {id(p): i for i, bucket in enumerate(self.buckets) for p in bucket.parameters}
         self._usual: Counter[int] | None = None  # additions that a last backward makes to each bucket

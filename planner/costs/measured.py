@@ -158,12 +158,19 @@ def stand_in(
 def collective_seconds(
     costs: CostTable, operation: Collective, *, ranks: int, groups: int, message_bytes: float
 ) -> float | None:
-    """Return the measured time of a collective, of the nearest number of groups measured; None if never."""
+    """Return the measured time of a collective, of the nearest number of groups measured; None if never.
+
+    Where it was measured in the middle of work, that is what it costs.
+    """
     found = [cost for cost in costs.collectives if cost.operation == operation and cost.ranks == ranks]
     if not found:
         return None
     nearest = min({cost.groups for cost in found}, key=lambda count: (abs(count - groups), count))
-    points = [(float(cost.message_bytes), _seconds(cost)) for cost in found if cost.groups == nearest]
+    points = [
+        (float(cost.message_bytes), cost.busy_seconds or _seconds(cost))
+        for cost in found
+        if cost.groups == nearest
+    ]
     if message_bytes <= min(points)[0]:
         return min(points)[1]  # latency
     return interpolate(message_bytes, points)

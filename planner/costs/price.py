@@ -248,6 +248,11 @@ def _pipeline(layout: Layout, pieces: Pieces, stages: Stages, cores: float | Non
     )
 
 
+def _all_cores_compute(cluster: ClusterSpec, layout: Layout) -> bool:
+    """Tell whether communication beside a backward takes its processors from it, and so hides nothing."""
+    return cluster.device.vendor == "cpu" and layout.world_size >= _cores(cluster)
+
+
 def cores_per_rank(cluster: ClusterSpec, layout: Layout) -> float | None:
     """Return the processors for the processes of a pipeline rank, where there are too few for all."""
     if cluster.device.vendor != "cpu" or layout.world_size <= _cores(cluster):
@@ -331,9 +336,8 @@ def _traffic(
         whole, late, aside, sharded = reduction(held), reduction(held), 0.0, 0.0
         if line.weight_versions:
             late = whole * line.updates  # an update waits for its own sum
-        elif layout.overlap.dp:
-            # What is summed last: the first block's gradients. With measured costs a whole stage is counted:
-            # where ranks share cores, sums beside the last backward hide nothing.
+        elif layout.overlap.dp and not _all_cores_compute(cluster, layout):
+            # What is summed last: the first block's gradients; with measured costs a whole stage is counted.
             late, aside = hidden_reduction(whole, backward, blocks if costs is None else layout.chunks)
         if costs is None and layout.zero >= 2 and layout.dp > 1:
             phases = sharded_seconds(cluster, layout, software, parameters=held, blocks=blocks)

@@ -19,6 +19,7 @@ from planner.costs.roofline import ELEMENT_BYTES
 from planner.costs.software import Software
 from planner.layout import Layout, Overlap
 from profiles.cluster import ClusterSpec, Precision
+from profiles.gradient_buckets import bucket_bytes
 from profiles.model import ModelSpec
 
 if TYPE_CHECKING:
@@ -224,6 +225,8 @@ def measured_pieces(
         reduce += _collective(costs, cluster, layout, "all_gather", axis="tp", message=message / layout.tp)
     else:
         reduce = _collective(costs, cluster, layout, "all_reduce", axis="tp", message=message)
+    if processor_seconds:  # they were measured while all ranks shared the processors
+        reduce *= min(1.0, (costs.cores or costs.concurrent_ranks) / costs.concurrent_ranks)
     hop = _collective(costs, cluster, layout, "send_recv", axis="pp", message=message)
     return Pieces(
         block=times("block"),
@@ -283,11 +286,13 @@ def _collective(
 def reduction_seconds(
     cluster: ClusterSpec, layout: Degrees, software: Software, parameters: Number, costs: CostTable | None
 ) -> Number:
-    """Seconds of the collectives over dp that sum the gradients of a step."""
+    """Seconds of the collectives over dp that sum the gradients of a step; measured ones bucket by bucket."""
     gradients = reduced_element_bytes(software, layout.precision) * parameters
     if costs is not None:
         assert isinstance(layout, Layout)
-        return _collective(costs, cluster, layout, "all_reduce", axis="dp", message=gradients)
+        bucket = min(float(gradients), bucket_bytes(float(gradients) / layout.chunks))
+        each = _collective(costs, cluster, layout, "all_reduce", axis="dp", message=bucket)
+        return each * float(gradients) / max(1.0, bucket)
     route = communication.path(cluster, layout.dp, layout.stride("dp"))
     reduced = communication.all_reduce_seconds(route, gradients)
     scattered = reduced if software.broadcasts else communication.all_gather_seconds(route, gradients)

@@ -1,4 +1,12 @@
-"""Time of collectives: one tensor, one group shape, all groups at once."""
+"""Time of collectives: one tensor, one group shape, all groups at once.
+
+    one after the other     ┌ collective ┬ collective ┬ …        what the links give
+    in the middle of work   ┌ product ┬ collective ┬ product ┬ collective ┬ …     (on processors)
+    the work alone          ┌ product ┬ product ┬ …
+
+The second less the third is what a collective costs a step: ranks come to it at different times, out of other
+work, and where they share processors others compute while they wait.
+"""
 
 from __future__ import annotations
 
@@ -13,9 +21,11 @@ from runtime.bench.stopwatch import Lap, stopwatch
 
 ELEMENT_BYTES = 4
 SAMPLE_SECONDS = 0.004  # one sample repeats the operation for about this long
+BUSY_SAMPLE_SECONDS = 0.06  # more ranks than processors take turns of milliseconds
 MOST_REPEATS = 64
 MOST_SAMPLES = 200
 WARM_UP = 2
+PRODUCT_SIDE = 512  # of the product between two collectives: a few milliseconds, as between two of a layer
 
 
 class Groups:
@@ -41,13 +51,18 @@ class Groups:
 def sample_collective(
     point: CollectivePoint, place: Place, groups: Groups, *, window_seconds: float, least: int
 ) -> dict[str, list[Lap]]:
-    """Measure one collective for about `window_seconds`; return laps under the name "seconds".
+    """Measure one collective for about `window_seconds`; return laps of the one operation named "seconds".
 
-    The number of repeats is agreed from the slowest rank's warm-up, so that all ranks make the same calls.
+    On processors laps of "product" and "product_and_collective" come with them. The number of repeats is
+    agreed from the slowest rank's warm-up, so that all ranks make the same calls.
     """
     run = _operation(point, place, groups.group(point))
     trips = 2 if point.operation == "send_recv" else 1  # there and back
     once = _slowest_seconds(run, place)
+    busy: dict[str, list[Lap]] = {}
+    if place.device.type == "cpu" and point.operation != "send_recv":
+        window_seconds /= 2
+        busy = _sample_busy(run, place, once=once, window_seconds=window_seconds, least=least)
     repeats = min(MOST_REPEATS, max(1, round(SAMPLE_SECONDS / once)))
     samples = max(least, min(MOST_SAMPLES, round(window_seconds / (once * repeats))))
     watch = stopwatch(place.device)
@@ -61,7 +76,39 @@ def sample_collective(
         total, share = watch.read()["seconds"], 1.0 / (repeats * trips)
         cpu = None if total.cpu_seconds is None else total.cpu_seconds * share
         laps.append(Lap(total.seconds * share, cpu))
-    return {"seconds": laps} if place.rank in _members(point, place) else {}
+    return {"seconds": laps, **busy} if place.rank in _members(point, place) else {}
+
+
+def _sample_busy(
+    run: Callable[[], None], place: Place, *, once: float, window_seconds: float, least: int
+) -> dict[str, list[Lap]]:
+    """Measure products with and without the collective after each, in turn; all ranks end a lap together."""
+    left, right = torch.randn(2, PRODUCT_SIDE, PRODUCT_SIDE)
+    out = torch.empty_like(left)
+
+    def product() -> None:
+        torch.mm(left, right, out=out)
+
+    def product_and_collective() -> None:
+        product()
+        run()
+
+    both = 2 * _slowest_seconds(product, place) + once
+    repeats = min(MOST_REPEATS, max(2, round(BUSY_SAMPLE_SECONDS / both)))
+    samples = max(least, min(MOST_SAMPLES, round(window_seconds / (both * repeats))))
+    watch = stopwatch(place.device)
+    laps: dict[str, list[Lap]] = {}
+    for _ in range(samples):
+        for work in (product, product_and_collective):
+            dist.barrier()
+            watch.start()
+            for _ in range(repeats):
+                work()
+            dist.barrier()
+            watch.lap(work.__name__)
+        for name, lap in watch.read().items():
+            laps.setdefault(name, []).append(Lap(lap.seconds / repeats, None))
+    return laps
 
 
 def _members(point: CollectivePoint, place: Place) -> tuple[int, ...]:

@@ -13,6 +13,7 @@ from runtime.bench.ranks import Place
 from runtime.bench.stopwatch import Lap, stopwatch
 from runtime.optimizer import Optimizer, clip_by_global_norm
 
+LEAST_PARAMETERS = 4_000_000  # a step meets them, their gradients and moments in memory, not in a cache
 MOST_PARAMETERS = 16_000_000
 SIDE = 512
 
@@ -21,7 +22,7 @@ def sample_optimizer(
     request: BenchRequest, place: Place, *, window_seconds: float, least: int
 ) -> dict[str, list[Lap]]:
     """Step over about as many parameters as a rank holds; return seconds per parameter."""
-    wanted = min(MOST_PARAMETERS, max(SIDE**2, request.model.parameters // request.ranks))
+    wanted = min(MOST_PARAMETERS, max(LEAST_PARAMETERS, request.model.parameters // request.ranks))
     parameters = {
         f"weight.{index}": nn.Parameter(torch.randn(SIDE, SIDE, device=place.device))
         for index in range(-(-wanted // SIDE**2))

@@ -128,7 +128,18 @@ def _collective_cost(point: CollectivePoint, measured: Measured) -> CollectiveCo
         mean_seconds=summary.mean_seconds,
         samples=summary.samples,
         cpu_seconds=summary.cpu_seconds,
+        busy_seconds=_busy_seconds(measured, summary),
     )
+
+
+def _busy_seconds(measured: Measured, alone: Summary) -> float | None:
+    """What the collective adds to work on all ranks; at least its processor time, however noisy the laps."""
+    if "product_and_collective" not in measured.laps:
+        return None
+    both, product = (
+        summarise(measured.laps[name]).mean_seconds for name in ("product_and_collective", "product")
+    )
+    return max(both - product, alone.cpu_seconds or 0.0, 1e-9)
 
 
 def _overlap_cost(point: OverlapPoint, measured: Measured) -> OverlapCost:

@@ -15,7 +15,7 @@ from profiles.costs import CollectiveCost, CostTable, LayerCost, shape_of
 
 Cost = TypeVar("Cost", LayerCost, CollectiveCost)
 Statistic = Callable[[Iterable[float]], float]
-TIMES = ("seconds", "spread_seconds", "mean_seconds", "cpu_seconds")
+TIMES = ("seconds", "spread_seconds", "mean_seconds", "cpu_seconds", "busy_seconds")
 
 
 def averaged(tables: Sequence[CostTable]) -> CostTable:
@@ -50,6 +50,6 @@ def _entries(columns: Sequence[Sequence[Cost]], statistic: Statistic) -> Iterato
         times = {
             name: statistic(getattr(cost, name) for cost in costs)
             for name in TIMES
-            if all(getattr(cost, name) is not None for cost in costs)
+            if all(getattr(cost, name, None) is not None for cost in costs)
         }
         yield costs[0].model_copy(update=times)
