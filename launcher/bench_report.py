@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
@@ -97,16 +97,20 @@ def _layer_table(layers: Iterable[LayerCost]) -> Table:
     return result
 
 
-def _collective_table(collectives: Iterable[CollectiveCost]) -> Table:
+def _collective_table(collectives: Sequence[CollectiveCost]) -> Table:
+    """Return the messages; on processors also what one adds to ranks that compute meanwhile."""
     result = table("messages")
     for name in ("operation", "groups × ranks"):
         result.add_column(name)
-    for name in ("message", "time", "rate"):
+    busy = any(cost.busy_seconds for cost in collectives)
+    for name in ("message", "time", "rate", *(["amid work"] if busy else [])):
         result.add_column(name, justify="right")
     for cost in collectives:
         rate = format_count(cost.message_bytes / cost.seconds, "B/s")
         shape = f"{cost.groups} × {cost.ranks}" + (f", {cost.stride} apart" if cost.stride > 1 else "")
-        result.add_row(cost.operation, shape, format_bytes(cost.message_bytes), _time(cost), rate)
+        amid = format_seconds(cost.busy_seconds) if cost.busy_seconds else ""
+        cells = [cost.operation, shape, format_bytes(cost.message_bytes), _time(cost), rate, amid]
+        result.add_row(*cells[: len(result.columns)])
     return result
 
 

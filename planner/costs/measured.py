@@ -162,15 +162,25 @@ def collective_seconds(
 
     Where it was measured in the middle of work, that is what it costs.
     """
+    found = _nearest(costs, operation, ranks=ranks, groups=groups)
+    points = [(float(cost.message_bytes), cost.busy_seconds or _seconds(cost)) for cost in found]
+    return _between(message_bytes, points) if points else None
+
+
+def send_processor_seconds(costs: CostTable, *, groups: int, message_bytes: float) -> float:
+    """Return what sending or receiving a message takes of its rank's processor; 0 where others do it."""
+    found = _nearest(costs, "send_recv", ranks=2, groups=groups)
+    points = [(float(cost.message_bytes), cost.cpu_seconds) for cost in found if cost.cpu_seconds is not None]
+    return _between(message_bytes, points) if points else 0.0
+
+
+def _nearest(costs: CostTable, operation: Collective, *, ranks: int, groups: int) -> list[CollectiveCost]:
+    """Return the entries of an operation, of the nearest number of groups measured."""
     found = [cost for cost in costs.collectives if cost.operation == operation and cost.ranks == ranks]
-    if not found:
-        return None
-    nearest = min({cost.groups for cost in found}, key=lambda count: (abs(count - groups), count))
-    points = [
-        (float(cost.message_bytes), cost.busy_seconds or _seconds(cost))
-        for cost in found
-        if cost.groups == nearest
-    ]
-    if message_bytes <= min(points)[0]:
-        return min(points)[1]  # latency
-    return interpolate(message_bytes, points)
+    nearest = min({cost.groups for cost in found}, key=lambda count: (abs(count - groups), count), default=0)
+    return [cost for cost in found if cost.groups == nearest]
+
+
+def _between(message_bytes: float, points: Sequence[tuple[float, float]]) -> float:
+    """Return the time of a message; below the smallest one measured, that one's, which is latency."""
+    return min(points)[1] if message_bytes <= min(points)[0] else interpolate(message_bytes, points)

@@ -34,6 +34,7 @@ from planner.costs.usage import memory_usage
 from planner.estimate import Estimate, Memory, TimeBreakdown
 from planner.layout import Layout
 from planner.partition import spread
+from planner.schedules.families import find_family
 from planner.schedules.times import StageTimes
 from profiles.cluster import ClusterSpec
 from profiles.model import ModelSpec
@@ -220,18 +221,34 @@ def stage_times(layout: Layout, pieces: Pieces, stages: Stages) -> StageTimes:
     """Return the seconds of every stage and of the transfers between them."""
     count = len(stages.layers)
     hop = 0.0 if layout.overlap.pp or layout.pp == 1 else pieces.hop_seconds + pieces.hop_latency
+    ends = [pieces.hop_processor_seconds * ends for ends in _message_ends(layout)]
     backward = [
-        stages.backward[s] + stages.recompute[s] + stages.tp_backward[s] + (s > 0) * hop for s in range(count)
+        stages.backward[s] + stages.recompute[s] + stages.tp_backward[s] + (s > 0) * hop + ends[s]
+        for s in range(count)
     ]
     weight = [min(stages.weight_gradient[s], backward[s]) for s in range(count)]
     return StageTimes(
-        forward=tuple(stages.forward[s] + stages.tp_forward[s] + (s < count - 1) * hop for s in range(count)),
+        forward=tuple(
+            stages.forward[s] + stages.tp_forward[s] + (s < count - 1) * hop + ends[s] for s in range(count)
+        ),
         backward=tuple(backward),
         input_gradient=tuple(b - w for b, w in zip(backward, weight, strict=True)),
         weight_gradient=tuple(weight),
         latency=0.0 if hop else pieces.hop_latency,
         wire=(0.0 if hop else pieces.hop_seconds,) * (count - 1),
     )
+
+
+def _message_ends(layout: Layout) -> list[int]:
+    """Return how many messages a microbatch sends and receives at every stage, in one direction."""
+    stages = layout.stages
+    crossing = [layout.pp > 1] * (stages - 1)
+    if layout.chunks > 1 and layout.actions is None and find_family(layout.schedule).placement == "v":
+        crossing = [(stage + 1) % layout.pp > 0 for stage in range(stages - 1)]  # it turns on one rank
+    return [
+        (stage > 0 and crossing[stage - 1]) + (stage < stages - 1 and crossing[stage])
+        for stage in range(stages)
+    ]
 
 
 def _pipeline(layout: Layout, pieces: Pieces, stages: Stages, cores: float | None) -> Pipeline:

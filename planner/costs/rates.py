@@ -78,7 +78,11 @@ class Degrees(Protocol):
 
 @dataclass(frozen=True, kw_only=True)
 class Pieces:
-    """Seconds of one microbatch on one rank, by piece; `tp_*` are exposed collectives of one block."""
+    """Seconds of one microbatch on one rank, by piece; `tp_*` are exposed collectives of one block.
+
+    `hop_processor_seconds` is what one message between stages takes of the processor at either end, where
+    that is the one that computes.
+    """
 
     block: ComponentTimes
     embedding: ComponentTimes
@@ -91,6 +95,7 @@ class Pieces:
     hop_seconds: Number
     hop_latency: Number
     origin: dict[str, str]
+    hop_processor_seconds: float = 0.0
     blend: Number = HOST_BLEND
 
 
@@ -239,6 +244,9 @@ def measured_pieces(
         tp_head=reduce,
         hop_seconds=0.0,
         hop_latency=hop,
+        hop_processor_seconds=0.0
+        if layout.pp == 1
+        else measured.send_processor_seconds(costs, groups=layout.world_size // 2, message_bytes=message),
         origin={
             "compute": f"measured on {costs.machine} under {costs.concurrent_ranks} ranks"
             + measured.between(costs, microbatch=layout.microbatch, tp=layout.tp, seq_len=model.seq_len)

@@ -105,6 +105,22 @@ def test_the_table_for_people(
     assert "wrote costs.yaml" in shown.err
 
 
+def test_what_a_message_adds_to_work_is_shown_where_it_was_measured(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    messages = tuple(
+        cost.model_copy(update={"busy_seconds": None if cost.operation == "send_recv" else 3e-4})
+        for cost in table().collectives
+    )
+    monkeypatch.setattr("planner.probe.probe", lambda **options: cluster())
+    for costs, shown in ((table(), 0), (table().model_copy(update={"collectives": messages}), 2)):
+        monkeypatch.setattr("planner.bench.measure", lambda *args, costs=costs, **options: costs)
+        assert main(["bench", "--model", "bytes-1m", "-o", str(tmp_path / "costs.yaml")]) == 0
+        out = capsys.readouterr().out
+        assert ("amid work" in out) == bool(shown)
+        assert out.count("300 µs") == shown
+
+
 def test_one_document_for_machines(
     measured: None, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

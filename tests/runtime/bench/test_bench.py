@@ -69,6 +69,8 @@ def test_every_shape_is_measured(output: Path) -> None:
     assert {(c.operation, c.ranks, c.groups, c.message_bytes) for c in costs.collectives} >= {
         (operation, 2, 1, size) for operation in ("all_reduce", "send_recv") for size in (64, 4096)
     }
+    assert {c.operation for c in costs.collectives if c.busy_seconds} >= {"all_reduce"}
+    assert not any(c.busy_seconds for c in costs.collectives if c.operation == "send_recv")
     assert costs.matmul_flops_per_second
     assert costs.optimizer_seconds_per_parameter
     if costs.overlap is not None:  # the last and least of the points: left out when the machine is slow
