@@ -56,34 +56,41 @@ class Session:
         pace = _Pace(deadline=self.deadline, window=self._window(todo))
         sampler = Sampler(self.request, place)
         results: dict[Point, Measured] = {}
+        bare: int | None = None
         skip = self._known_to_rank_0(place)
         wanted, part_size = _not_known(todo, skip) or todo, PART_POINTS
         while True:
             any_fresh = False
-            for start in range(0, len(wanted), part_size):
-                fresh = dict(self._round(wanted, range(start, start + part_size), pace, sampler, place))
+            for part in _parts(wanted, part_size):
+                fresh = dict(self._round(wanted, part, pace, sampler, place))
                 any_fresh |= bool(fresh)
                 for measured in _gathered(fresh, place):
                     for point, more in measured.items():
                         results.setdefault(point, Measured()).add(more)
-                last = start + part_size >= len(wanted)
+                last = part.stop == len(wanted)
+                if bare is None and self._bare_is_due(wanted, part):
+                    bare = _bare_bytes(sampler, place)
                 if place.rank == 0 and (last or pace.since_kept() > KEEP_SECONDS):
                     missing = [point for point in todo if point not in skip and point not in results]
-                    self._keep(results, missing, place, sampler if last else None)
+                    self._keep(results, missing, place, bare)
                     pace.kept = time.monotonic()
             if not any_fresh:
                 return
             wanted, part_size, pace.round_number = todo, len(todo), pace.round_number + 1
 
+    def _bare_is_due(self, wanted: Sequence[Point], part: range) -> bool:
+        """Tell whether a bare process is to be measured: after what every plan needs, or at last."""
+        if self.known is not None and self.known.process_bytes:
+            return False
+        if part.stop == len(wanted):
+            return True
+        return not optional(wanted[part.start]) and optional(wanted[part.stop])
+
     def _keep(
-        self, results: dict[Point, Measured], missing: Sequence[Point], place: Place, sampler: Sampler | None
+        self, results: dict[Point, Measured], missing: Sequence[Point], place: Place, bare: int | None
     ) -> None:
-        """Write the table; with the sampler, whose layers are let go for it, measure a bare process too."""
+        """Write the table; `bare` are the bytes of a process beside its tensors, where they are known yet."""
         notes = conditions(self.request, results, missing, place.device)
-        bare = None
-        if sampler is not None:
-            sampler.let_go()
-            bare = process_bytes(place.device)
         now = table(self.request, results, process_bytes=bare, notes=notes)
         write_yaml(self.output, merge(self.known, now) if self.known else now)
 
@@ -134,6 +141,26 @@ class _Pace:
         if self.round_number == 1:  # whatever a plan cannot do without is measured even when the time is over
             return None if left < LAST_SECONDS and optional(point) else max(0.0, min(window, left))
         return None if left < max(LAST_SECONDS, self.spent.get(point, window)) else window
+
+
+def _parts(wanted: Sequence[Point], size: int) -> Iterator[range]:
+    """Cut the points into parts of `size`; none holds both what every plan needs and what is optional."""
+    start = 0
+    while start < len(wanted):
+        stop = min(start + size, len(wanted))
+        while stop - 1 > start and optional(wanted[stop - 1]) != optional(wanted[start]):
+            stop -= 1
+        yield range(start, stop)
+        start = stop
+
+
+def _bare_bytes(sampler: Sampler, place: Place) -> int:
+    """Return what a process holds beside its tensors once it has done all that a plan may ask of it.
+
+    What is optional comes after it: gathers into buffers of all ranks would leave more behind than a step.
+    """
+    sampler.let_go()
+    return process_bytes(place.device)
 
 
 def _not_known(todo: Sequence[Point], known: frozenset[Point]) -> list[Point]:

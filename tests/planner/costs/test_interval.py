@@ -3,7 +3,7 @@
 import pytest
 
 from planner.costs import price
-from planner.costs.interval import MEASURED, RESIDUALS, UNMEASURED_CPU, interval
+from planner.costs.interval import MEASURED, MEASURED_CPU, RESIDUALS, UNMEASURED_CPU, interval
 from planner.costs.software import MATERIALISED, MODERN
 from planner.layout import Layout
 from profiles.cluster import ClusterSpec
@@ -27,8 +27,9 @@ def test_the_nearest_kind_is_taken(software: object, nodes: int) -> None:
 
 def test_measurements_and_processors_have_their_own() -> None:
     cluster = cluster_preset("cpu-2")
-    assert interval(cluster, MODERN, measured=True) is MEASURED
+    assert interval(cluster, MODERN, measured=True) is MEASURED_CPU
     assert interval(cluster, MODERN, measured=False) is UNMEASURED_CPU
+    assert interval(cluster_preset("selene"), MODERN, measured=True) is MEASURED
 
 
 def test_an_estimate_carries_its_interval(gpt: ModelSpec, selene: ClusterSpec) -> None:
