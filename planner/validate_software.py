@@ -22,7 +22,7 @@ from planner.costs.software import (
 from profiles.cluster import Precision
 
 # Devices that came out after flash attention had become usual.
-RECENT_DEVICES = ("h100", "h200", "h800", "b200", "b300", "mi300")
+RECENT_DEVICES = ("h100", "h200", "h800", "h20", "b200", "b300", "l40", "mi300", "mi325", "mi355")
 # Megatron-DeepSpeed, and projects that trained with it.
 DEEPSPEED_PROJECTS = ("megatron-deepspeed", "bigscience")
 # Projects whose launch scripts set CUDA_LAUNCH_BLOCKING=1: the host waits for every kernel that it starts.

@@ -85,3 +85,13 @@ def test_precisions() -> None:
         "": "bf16",
     }
     assert {text: precision_of(text) for text in words} == words
+
+
+@pytest.mark.parametrize(
+    ("gpu", "flash"), [("H20 96GB", True), ("L40S", True), ("MI355X", True), ("A100", False), ("T4", False)]
+)
+def test_a_device_tells_the_attention_that_a_record_does_not(gpu, flash):
+    assumed: list[str] = []
+    software, _ = software_of({"training": {}, "cluster": {"gpu": gpu}}, assumed)
+    assert software.flash_attention == flash
+    assert f"{'flash' if flash else 'materialised'} attention" in assumed
