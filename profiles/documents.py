@@ -189,7 +189,10 @@ def parse_yaml(text: str, *, name: str = "<text>", folder: Path | None = None) -
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
         where = f"{name}:{mark.line + 1}:{mark.column + 1}" if mark else name
-        raise ConfigError(f"{where}: not valid YAML: {error.problem or error.context}") from None
+        problem = error.problem or error.context or "not understood"
+        if "nesting depth" in problem:  # libyaml reads ahead of its events, and has a limit of its own
+            raise ConfigError(f"{where}: nested more than {DEEPEST} levels deep") from None
+        raise ConfigError(f"{where}: not valid YAML: {problem}") from None
     except (yaml.YAMLError, ValueError) as error:
         raise ConfigError(f"{name}: not valid YAML: {error}") from None
     positions: dict[FieldPath, tuple[int, int]] = {}

@@ -115,9 +115,10 @@ def test_host_lists(text, hosts):
     assert expand_hosts(text) == hosts
 
 
-@pytest.mark.skipif(shutil.which("scontrol") is None, reason="SLURM is not installed")
 @pytest.mark.parametrize("text", ["n[1-3,7],login", "gpu[008-011]", "r[1-2]n[1-2]", "a-b[9-11]"])
 def test_host_lists_as_slurm_expands_them(text, tmp_path):
+    if shutil.which("scontrol") is None:  # the launcher's tests may have installed it since the collection
+        pytest.skip("SLURM is not installed")
     conf = tmp_path / "slurm.conf"
     conf.write_text("ClusterName=test\nSlurmctldHost=localhost\n")
     words = ["scontrol", "show", "hostnames", text]
