@@ -7,7 +7,7 @@ ranks alike and messages free; p ranks, v chunks, m microbatches.
 from __future__ import annotations
 
 from planner.costs.pipeline import Pipeline
-from planner.costs.price import Stages
+from planner.costs.stages import Stages
 from planner.layout import Layout
 from profiles.units import format_seconds
 

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from planner.costs.price import Assessment, assess, cores_per_rank, stage_times
+from planner.costs.price import Assessment, assess, cores_per_rank
+from planner.costs.stages import stage_times
 from planner.layout_schedule import schedule_of
 from planner.plan import Plan
 from planner.schedules import Cell, StepTimeline, Timeline, simulate, simulate_shared, step_cells

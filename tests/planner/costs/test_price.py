@@ -7,7 +7,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from planner.costs import assess, price, stage_layers
+from planner.costs import assess, price
 from planner.costs.software import MATERIALISED
 from planner.layout import Layout
 from profiles.cluster import ClusterSpec
@@ -113,17 +113,6 @@ def test_a_published_run_is_met() -> None:
     cluster = cluster_preset("selene").with_nodes(8)
     step = price(model_preset("gpt3-175b"), cluster, layout, software=MATERIALISED).step_seconds
     assert step == pytest.approx(13.75, rel=0.12)
-
-
-def test_uneven_layers_leave_the_ends_lighter(gpt: ModelSpec) -> None:
-    layers = stage_layers(gpt.model_copy(update={"layers": 50}), Layout(pp=4, global_batch=4))
-    assert sum(layers) == 50
-    assert layers[0] == layers[-1] == min(layers)
-
-
-def test_layout_layers_are_taken_as_they_are(gpt: ModelSpec) -> None:
-    layout = Layout(pp=3, global_batch=4, layers_per_stage=(20, 20, 8))
-    assert stage_layers(gpt, layout) == (20, 20, 8)
 
 
 def test_importing_the_costs_is_light() -> None:
