@@ -164,14 +164,14 @@ def collective_seconds(
     """
     found = _nearest(costs, operation, ranks=ranks, groups=groups)
     points = [(float(cost.message_bytes), cost.busy_seconds or _seconds(cost)) for cost in found]
-    return _between(message_bytes, points) if points else None
+    return _message_seconds(message_bytes, points) if points else None
 
 
 def send_processor_seconds(costs: CostTable, *, groups: int, message_bytes: float) -> float:
     """Return what sending or receiving a message takes of its rank's processor; 0 where others do it."""
     found = _nearest(costs, "send_recv", ranks=2, groups=groups)
     points = [(float(cost.message_bytes), cost.cpu_seconds) for cost in found if cost.cpu_seconds is not None]
-    return _between(message_bytes, points) if points else 0.0
+    return _message_seconds(message_bytes, points) if points else 0.0
 
 
 def _nearest(costs: CostTable, operation: Collective, *, ranks: int, groups: int) -> list[CollectiveCost]:
@@ -181,6 +181,6 @@ def _nearest(costs: CostTable, operation: Collective, *, ranks: int, groups: int
     return [cost for cost in found if cost.groups == nearest]
 
 
-def _between(message_bytes: float, points: Sequence[tuple[float, float]]) -> float:
+def _message_seconds(message_bytes: float, points: Sequence[tuple[float, float]]) -> float:
     """Return the time of a message; below the smallest one measured, that one's, which is latency."""
     return min(points)[1] if message_bytes <= min(points)[0] else interpolate(message_bytes, points)

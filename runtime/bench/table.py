@@ -133,7 +133,7 @@ def _collective_cost(point: CollectivePoint, measured: Measured) -> CollectiveCo
 
 
 def _busy_seconds(measured: Measured, alone: Summary) -> float | None:
-    """What the collective adds to work on all ranks; at least its processor time, however noisy the laps."""
+    """Return what the collective adds to work on all ranks; no less than its processor time."""
     if "product_and_collective" not in measured.laps:
         return None
     both, product = (
